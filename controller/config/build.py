@@ -1,0 +1,195 @@
+"""Makes the core's records out of validated sections, and the normal form that gives a configuration and its policies their versions.
+
+A normal form is itself a configuration: the same shape, with every default written out, durations in ISO 8601, `defaults` merged in.
+Equal meaning gives equal normal forms, whatever the order of keys or the way a duration was written.
+It is kept in the database for ever, because a run keeps the version it was decided under; `models_from_normal_form` reads it back without
+touching files or plugins. So a later release may add keys, with null as their default, but must go on reading the old ones.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Collection, Mapping
+from datetime import timedelta
+from typing import Any
+
+from controller.config.schema import (
+    ConfigSection,
+    GateSection,
+    ModelSection,
+    OnSection,
+    PolicySection,
+    TrainSection,
+    iso_duration,
+)
+from controller.core.conditions import Pattern
+from controller.core.model import Json
+from controller.core.policy import (
+    Approval,
+    Candidate,
+    Concurrency,
+    Cooldown,
+    Debounce,
+    Gate,
+    Leaf,
+    MaxAge,
+    ModelSpec,
+    Objective,
+    Policy,
+    PromoterSpec,
+    QuietHours,
+    Retries,
+    Training,
+)
+
+#: The one candidate of a model that names none.
+DEFAULT_CANDIDATE = "default"
+
+
+def normal_form(section: ConfigSection) -> dict[str, Json]:
+    """Return the normal form of a validated configuration whose defaults are merged into its models."""
+    form = section.model_dump(mode="json", exclude_none=True, exclude={"defaults"})
+    for name, model in section.models.items():
+        model_form = form["models"][name]
+        for policy_name, policy in model.policies.items():
+            _fill_on(model_form["policies"][policy_name]["on"], policy.on)
+        train_form = model_form["train"]
+        train_form.update(model.train.options())  # as written, with any null
+        train_form["params"] = dict(model.train.params)
+        train_form["candidates"] = {
+            candidate: {"params": dict(candidate_section.params)}
+            for candidate, candidate_section in model.train.candidates.items()
+        } or {DEFAULT_CANDIDATE: {"params": {}}}
+    return form
+
+
+def version_of(form: Json) -> str:
+    """Return the version of a normal form: 16 hexadecimal digits of the SHA-256 of its canonical JSON."""
+    canonical = json.dumps(form, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(canonical.encode()).hexdigest()[:16]
+
+
+def models_from_normal_form(form: Mapping[str, Json], *, only: Collection[str] | None = None) -> dict[str, ModelSpec]:
+    """Rebuild the models of a stored normal form, or `only` some of them; equal to those of the configuration it came from."""
+    wanted = {name: model for name, model in form["models"].items() if only is None or name in only}
+    section = ConfigSection.model_validate_json(json.dumps({"version": 1, "models": wanted}), strict=True)
+    return build_models(section, wanted)
+
+
+def policy_from_normal_form(model: str, name: str, form: Mapping[str, Json]) -> Policy:
+    """Rebuild one policy of a stored normal form; `form` is that of the whole configuration. Raises `KeyError` when it has none of that name."""
+    model_form = form["models"][model]
+    return models_from_normal_form(
+        {"models": {model: {**model_form, "policies": {name: model_form["policies"][name]}}}}
+    )[model].policies[name]
+
+
+def build_models(section: ConfigSection, forms: Mapping[str, Json]) -> dict[str, ModelSpec]:
+    """Return the records of all models; `forms` are their normal forms."""
+    return {name: _model(name, model, forms[name]) for name, model in section.models.items()}
+
+
+def _fill_on(form: dict[str, Json], on: OnSection) -> None:
+    if on.max_age is None:
+        form.setdefault("count", 1)
+    else:
+        form["again_after"] = iso_duration(on.again_after or _again_after(on.max_age))
+
+
+def _again_after(age: timedelta) -> timedelta:
+    """Return how long a level that fired stays disarmed, by default (design 5.1)."""
+    return age / 10
+
+
+def _model(name: str, section: ModelSection, form: Mapping[str, Json]) -> ModelSpec:
+    return ModelSpec(
+        name=name,
+        labels=section.labels,
+        policies={
+            policy: _policy(name, policy, policy_section, form["policies"][policy], section.train.concurrency)
+            for policy, policy_section in section.policies.items()
+        },
+        training=_training(section.train),
+        gate=_gate(section.gate),
+        approval=Approval(required=section.approve.required, timeout=section.approve.timeout),
+        promoters=tuple(PromoterSpec(type=promoter.type, options=promoter.options()) for promoter in section.promote),
+        notify=tuple(section.notify),
+        keep_artifacts=section.keep_artifacts,
+        after_rollback=section.after_rollback if isinstance(section.after_rollback, timedelta) else None,
+    )
+
+
+def _policy(
+    model: str,
+    name: str,
+    section: PolicySection,
+    form: Mapping[str, Json],
+    concurrency: Concurrency,
+) -> Policy:
+    debounce, cooldown, quiet = section.debounce, section.cooldown, section.quiet_hours
+    return Policy(
+        model=model,
+        name=name,
+        on=_on(section.on),
+        # The model's concurrency is part of what the chain decides by.
+        version=version_of({**form, "concurrency": concurrency}),
+        on_hash=version_of(form["on"]),
+        debounce=None if debounce is None else Debounce(quiet=debounce.quiet, max_wait=debounce.max_wait),
+        cooldown=None
+        if cooldown is None
+        else Cooldown(after=cooldown.after, period=cooldown.period, after_failure=cooldown.after_failure),
+        quiet_hours=None
+        if quiet is None
+        else QuietHours(between=quiet.between, timezone=quiet.timezone, days=tuple(quiet.days)),
+        concurrency=concurrency,
+    )
+
+
+def _on(section: OnSection) -> Leaf | MaxAge:
+    if section.max_age is not None:
+        return MaxAge(age=section.max_age, again_after=section.again_after or _again_after(section.max_age))
+    return Leaf(
+        source=section.source,
+        type=None if section.type is None else Pattern(section.type),
+        subject=None if section.subject is None else Pattern(section.subject),
+        when=section.when,
+        count=section.count or 1,
+        within=section.within,
+        by=section.by,
+    )
+
+
+def _training(section: TrainSection) -> Training:
+    candidates: Mapping[str, Any] = {name: candidate.params for name, candidate in section.candidates.items()} or {
+        DEFAULT_CANDIDATE: {}
+    }
+    return Training(
+        launcher=section.launcher,
+        candidates=tuple(
+            Candidate(name=name, params={**section.params, **params}) for name, params in candidates.items()
+        ),
+        options=section.options(),
+        timeout=section.timeout,
+        retries=Retries(
+            attempts=section.retries.attempts,
+            backoff=section.retries.backoff,
+            max_backoff=section.retries.max_backoff,
+        ),
+        concurrency=section.concurrency,
+        stop_grace=section.stop_grace,
+        lost_grace=section.lost_grace,
+    )
+
+
+def _gate(section: GateSection) -> Gate:
+    objective, select = section.objective, section.select
+    return Gate(
+        objective=None
+        if objective is None
+        else Objective(metric=objective.metric, goal=objective.goal, min_gain=objective.min_gain),
+        select=None if select is None else Objective(metric=select.metric, goal=select.goal),
+        require=tuple(section.require),
+        champion_metrics=section.champion_metrics,
+        candidates_needed=section.candidates_needed,
+    )

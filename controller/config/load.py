@@ -1,0 +1,666 @@
+"""Loads a configuration: files, merging, validation, plugins' options, secrets. All that is wrong is reported at once, each with its place.
+
+What this module does not do: look at the world beyond files and secrets (`check.py`), or build plugins (`daemon.py`).
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import unicodedata
+from collections.abc import Collection, Iterator, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+from urllib.parse import parse_qsl, urlsplit
+
+from pydantic import BaseModel, ValidationError
+
+from controller import plugins
+from controller.config.build import build_models, normal_form, version_of
+from controller.config.nearest import nearest_or_known
+from controller.config.problems import Findings, report, sorted_by_place, texts
+from controller.config.problems import Path as Steps
+from controller.config.records import SQLITE, Config, Http, SourceSpec, StoreAddress, absolute
+from controller.config.schema import (
+    DEFAULT_LAUNCHER,
+    ConfigSection,
+    ModelDefaults,
+    TrainSection,
+    split_listen,
+)
+from controller.config.yaml12 import Map, Place, Seq, Word, parse
+from controller.core import template
+from controller.core.model import PERSON_ORIGIN, Json
+from controller.errors import ConfigError, ExpressionError, PluginError, Problem, RetryLater
+from controller.secret import Secret
+
+#: All files together; 10,000 policies take about 3 MiB.
+MAX_BYTES = 16 * 1024 * 1024
+#: The origin of events that come by the API; a policy may name it as its source.
+API_ORIGIN = "api"
+#: Names that no source may have.
+RESERVED_SOURCES = (PERSON_ORIGIN, API_ORIGIN)
+#: The policy that a person's press counts as.
+MANUAL_POLICY = "manual"
+
+_SUFFIXES = (".yaml", ".yml")
+#: Sections whose names may come from several files.
+_NAMED_SECTIONS = ("sources", "launchers", "defaults", "models")
+_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
+_PASSWORD_KEYS = ("password", "passwd", "pwd")
+
+_Options = TypeVar("_Options", bound=BaseModel)
+
+
+def load_config(path: Path | str) -> Config:
+    """Load a file, or a folder of `*.yaml` and `*.yml` files.
+
+    Raises `ConfigError` with every problem there is, sorted by place; nothing is loaded by halves.
+    """
+    path = Path(path)
+    base = absolute(Path(), path if path.is_dir() else path.parent)
+    files, root, problems = _read(path)
+    findings = Findings(root)
+    for problem in problems:
+        findings.note(problem)
+    _check_names(findings)
+    section = _validate(_with_defaults(root), findings, base)
+    loader = _Loader(findings, base)
+    loader.check()
+    if (errors := findings.errors()) or section is None:
+        raise ConfigError(errors)
+    return loader.build(section, path, files)
+
+
+def reload_config(old: Config) -> Config:
+    """Load the configuration again, all or nothing: raises `ConfigError`, and `old` stays in force.
+
+    What only a restart can change (store, state_dir, http) is refused when it differs.
+    """
+    new = load_config(old.path)
+    findings = Findings(new.tree)
+    for key, before, now in (
+        ("store", old.store, new.store),
+        ("state_dir", old.state_dir, new.state_dir),
+        ("http", old.http, new.http),
+    ):
+        if before != now:
+            findings.add(
+                (key,),
+                f"{key} has changed, which needs a restart",
+                "restart the daemon, or change it back",
+                at_key=True,
+            )
+    if errors := findings.errors():
+        raise ConfigError(errors)
+    return new
+
+
+def plugin_options(kind: plugins.Kind, name: str, values: Mapping[str, Json], *, base: Path) -> Any:
+    """Return `values` as the plugin's `Options`, as after filling in templates; raises `PluginError` when it refuses them."""
+    options_class = plugins.load(kind, name).Options
+    root = _map_without_places(values)
+    findings = Findings(root)
+    options = _read_options(options_class, root, findings, (), base=base)
+    if options is None or findings.problems:
+        said = "; ".join(
+            f"{problem.path}: {problem.message}" if problem.path else problem.message for problem in findings.problems
+        )
+        raise PluginError(f"{kind.removesuffix('s')} {name!r} refuses its options: {said}")
+    return options
+
+
+# ------------------------------------------------------------------------------------------------ reading files
+
+
+def _read(path: Path) -> tuple[tuple[Path, ...], Map, list[Problem]]:
+    """Return the files, their merged values, and what is wrong; raises `ConfigError` when a file cannot be read to its end."""
+    files = _files(path)
+    contents = _contents(files)
+    roots: list[Map] = []
+    problems: list[Problem] = []
+    complete = True
+    for file, content in contents:
+        root, found = parse(content, file=str(file))
+        problems += found
+        if root is None:
+            complete = False
+        else:
+            roots.append(root)
+    if not complete:
+        raise ConfigError(sorted_by_place(problems))
+    if len(roots) == 1:
+        return files, roots[0], problems
+    merged, found = _merge_files(roots)
+    return files, merged, problems + found
+
+
+def _files(path: Path) -> tuple[Path, ...]:
+    try:
+        if not path.is_dir():
+            return (path,)
+        found = sorted(
+            file
+            for file in path.iterdir()
+            if file.suffix in _SUFFIXES and not file.name.startswith(".") and file.is_file()
+        )
+    except OSError as error:
+        raise _unreadable(path, f"cannot be read: {error.strerror}") from error
+    if not found:
+        raise _unreadable(
+            path,
+            "the folder holds no *.yaml file",
+            "`retrainctl init` writes a configuration that runs",
+        )
+    return tuple(found)
+
+
+def _contents(files: tuple[Path, ...]) -> list[tuple[Path, bytes]]:
+    contents = []
+    left = MAX_BYTES
+    for file in files:
+        try:
+            with file.open("rb") as stream:
+                content = stream.read(left + 1)
+        except FileNotFoundError as error:
+            raise _unreadable(
+                file, "there is no such file", "`retrainctl init` writes a configuration that runs"
+            ) from error
+        except OSError as error:
+            raise _unreadable(file, f"cannot be read: {error.strerror}") from error
+        left -= len(content)
+        if left < 0:
+            raise _unreadable(file, f"the configuration is larger than {MAX_BYTES // 2**20} MiB")
+        contents.append((file, content))
+    return contents
+
+
+def _unreadable(file: Path, message: str, hint: str = "") -> ConfigError:
+    return ConfigError([Problem(file=str(file), line=1, column=1, path="", message=message, hint=hint)])
+
+
+def _merge_files(roots: list[Map]) -> tuple[Map, list[Problem]]:
+    merged = Map(roots[0].place)
+    problems: list[Problem] = []
+    for root in roots:
+        for key, value in root.items():
+            known = merged.get(key)
+            if key not in merged:
+                merged.take(key, root)
+                if key in _NAMED_SECTIONS and isinstance(value, Map):
+                    merged[key] = _copy(value)
+            elif key in _NAMED_SECTIONS and isinstance(known, Map) and isinstance(value, Map):
+                for name in value:
+                    if name in known:
+                        problems.append(_twice(name, f"{key}.{name}", known.keys_at[name], value.keys_at[name]))
+                    else:
+                        known.take(name, value)
+            elif key != "version" or known != value:
+                problems.append(_twice(key, key, merged.keys_at[key], root.keys_at[key]))
+    return merged, problems
+
+
+def _twice(name: str, path: str, first: Place, second: Place) -> Problem:
+    return Problem(
+        file=second.file,
+        line=second.line,
+        column=second.column,
+        path=path,
+        message=f"{name!r} is given twice; first at {first}",
+    )
+
+
+def _copy(original: Map) -> Map:
+    copy = Map(original.place)
+    for key in original:
+        copy.take(key, original)
+    return copy
+
+
+# ----------------------------------------------------------------------------------------------------- defaults
+
+
+def _with_defaults(root: Map) -> Map:
+    """Return the configuration with `defaults` merged under each model; what has a wrong shape is left for validation."""
+    defaults, models = root.get("defaults"), root.get("models")
+    if not isinstance(defaults, Map) or not isinstance(models, Map):
+        return root
+    merged_models = Map(models.place)
+    for name, model in models.items():
+        merged_models.take(name, models)
+        if isinstance(model, Map):
+            merged_models[name] = _merged(defaults, model)
+    merged = _copy(root)
+    merged["models"] = merged_models
+    return merged
+
+
+def _merged(under: Map, over: Map) -> Map:
+    """Return both mappings in one; where both have a key, mappings are merged and anything else is taken from `over`."""
+    merged = Map(over.place)
+    for key, value in under.items():
+        if key not in over:
+            merged.take(key, under)
+            continue
+        merged.take(key, over)
+        if isinstance(value, Map) and isinstance(over[key], Map):
+            merged[key] = _merged(value, over[key])
+    for key in over:
+        if key not in under:
+            merged.take(key, over)
+    return merged
+
+
+# -------------------------------------------------------------------------------------------------------- names
+
+
+def _check_names(findings: Findings) -> None:
+    """Refuse names that are malformed, reserved, or hard to tell apart."""
+    root = findings.root
+    _check_names_in(findings, ("sources",), reserved=RESERVED_SOURCES)
+    _check_names_in(findings, ("models",))
+    _check_names_in(findings, ("defaults", "train", "candidates"))
+    models = root.get("models")
+    for name in models if isinstance(models, Map) else ():
+        _check_names_in(findings, ("models", name, "policies"), reserved=(MANUAL_POLICY,))
+        _check_names_in(findings, ("models", name, "train", "candidates"))
+
+
+def _check_names_in(findings: Findings, path: Steps, *, reserved: tuple[str, ...] = ()) -> None:
+    names = findings.value(path)
+    if not isinstance(names, Map):
+        return
+    seen: dict[str, str] = {}
+    for name in names:
+        plain = unicodedata.normalize("NFKC", name).casefold()
+        if plain in seen:
+            other = seen[plain]
+            findings.add(
+                (*path, name),
+                f"{name!r} and {other!r} differ only in case or Unicode form; the other is at {names.keys_at[other]}",
+                at_key=True,
+            )
+            continue
+        seen[plain] = name
+        if name in reserved:
+            findings.add((*path, name), f"{name!r} is reserved", "choose another name", at_key=True)
+        elif not _NAME.fullmatch(name):
+            findings.add(
+                (*path, name),
+                f"{_shortened(name)} is not a name; use a-z, 0-9, '.', '_' and '-', at most 63 characters",
+                _suggestion(plain),
+                at_key=True,
+            )
+
+
+def _shortened(name: str) -> str:
+    return repr(name if len(name) <= 70 else f"{name[:70]}…")
+
+
+def _suggestion(plain: str) -> str:
+    suggestion = re.sub(r"[^a-z0-9._-]+", "-", plain).strip("-._")[:63]
+    return f"write {suggestion!r}" if suggestion else ""
+
+
+# --------------------------------------------------------------------------------------------------- validation
+
+
+def _validate(root: Map, findings: Findings, base: Path) -> ConfigSection | None:
+    """Return the validated sections; None when they have problems, which are noted."""
+    findings.root = root
+    context = {"base": base}
+    if "defaults" in root:
+        try:
+            ModelDefaults.model_validate_json(json.dumps(root["defaults"]), strict=True, context=context)
+        except ValidationError as error:
+            report(
+                error,
+                findings,
+                model=ModelDefaults,
+                base=("defaults",),
+                ignore=lambda kind, _: kind == "missing",
+            )
+    text = json.dumps({key: value for key, value in root.items() if key != "defaults"})
+    try:
+        return ConfigSection.model_validate_json(text, strict=True, context=context)
+    except ValidationError as error:
+        report(error, findings, model=ConfigSection, base=())
+        return None
+
+
+def _read_options(
+    options_class: type[_Options],
+    values: Mapping[str, Any],
+    findings: Findings,
+    path: Steps,
+    *,
+    base: Path,
+    also_known: Collection[str] = (),
+    templates: bool = False,
+) -> _Options | None:
+    """Return a plugin's options, or None with the problems noted; with `templates`, what a template will fill is not judged yet."""
+    text, context = json.dumps(values), {"base": base}
+    coerces = bool(options_class.model_config.get("coerce_numbers_to_str"))
+
+    def ignore(kind: str, at: Steps) -> bool:
+        value = findings.value(at)
+        if templates and isinstance(value, str) and "{{" in value:
+            return True
+        return coerces and kind == "string_type" and isinstance(value, int | float) and not isinstance(value, bool)
+
+    try:
+        return options_class.model_validate_json(text, strict=True, context=context)
+    except ValidationError as error:
+        before = len(findings.problems)
+        report(error, findings, model=options_class, base=path, also_known=also_known, ignore=ignore)
+        if not coerces or len(findings.problems) > before:
+            return None
+    try:
+        # Strictness forbids what the plugin allows: numbers where text is wanted. Nothing else was wrong.
+        return options_class.model_validate_json(text, context=context)
+    except ValidationError:
+        return None  # a template stands where something else will; there is nothing to build yet
+
+
+def _map_without_places(values: Mapping[str, Any]) -> Map:
+    place = Place("", 0, 0)
+
+    def convert(value: Any) -> Any:
+        if isinstance(value, Mapping):
+            converted = Map(place)
+            for key, item in value.items():
+                converted.put(key, convert(item), place, place)
+            return converted
+        if isinstance(value, list | tuple):
+            items = Seq(place)
+            items.extend(convert(item) for item in value)
+            items.items_at.extend(place for _ in value)
+            return items
+        return value
+
+    converted: Map = convert(values)
+    return converted
+
+
+class _Loader:
+    """Checks what the shape alone does not say, and builds the configuration.
+
+    The checks read the values as they stand in the files, so that they find what they can although the shape was refused.
+    """
+
+    def __init__(self, findings: Findings, base: Path) -> None:
+        self._findings = findings
+        self._base = base
+        self._classes: dict[tuple[str, str], Any] = {}
+        self._failures: dict[tuple[str, str], PluginError] = {}
+        self._sources: dict[str, SourceSpec] = {}
+        self._launchers: dict[str, Any] = {}
+        self._store: StoreAddress | None = None
+
+    def check(self) -> None:
+        """Note every problem with plugins, their options, references, templates and secrets."""
+        for name in self._names(("sources",)):
+            self._check_source(name)
+        for name in self._names(("launchers",)):
+            self._check_settings(name, ("launchers", name))
+        for name in self._names(("models",)):
+            self._check_model(name)
+        self._check_store()
+
+    def build(self, section: ConfigSection, path: Path, files: tuple[Path, ...]) -> Config:
+        """Return the configuration; only after `check` found no error."""
+        state_dir = absolute(self._base, section.state_dir)
+        http = section.http
+        form = normal_form(section)
+        return Config(
+            path=path,
+            base=self._base,
+            files=files,
+            store=self._store or self._default_store(section.state_dir),
+            state_dir=state_dir,
+            http=Http(
+                listen=None if http.listen is None else split_listen(http.listen),
+                socket=absolute(self._base, http.socket) if http.socket else state_dir / "retrain.sock",
+            ),
+            sources=self._sources,
+            launchers=self._launchers,
+            models=build_models(section, form["models"]),
+            version=version_of(form),
+            normal_form=form,
+            warnings=tuple(self._findings.warnings()),
+            tree=self._findings.root,
+        )
+
+    def _names(self, path: Steps) -> list[str]:
+        found = self._findings.value(path)
+        return list(found) if isinstance(found, Map) else []
+
+    # ---- plugins
+
+    def _plugin(self, kind: plugins.Kind, name: Any, path: Steps) -> Any:
+        """Return a plugin's class; None when there is none, with the problem noted."""
+        if not isinstance(name, str) or not name:
+            return None  # the shape is wrong, which was noted
+        if (kind, name) not in self._classes:
+            try:
+                self._classes[kind, name] = plugins.load(kind, name)
+            except PluginError as error:
+                self._classes[kind, name] = None
+                self._failures[kind, name] = error
+        if failure := self._failures.get((kind, name)):
+            self._findings.add(path, failure.message, failure.hint)
+        return self._classes[kind, name]
+
+    def _options(
+        self, options_class: type[BaseModel], path: Steps, shared: Collection[str], *, templates: bool = False
+    ) -> Any:
+        """Return the plugin's options among the keys at `path`; None when they are refused."""
+        values = self._findings.value(path)
+        if not isinstance(values, Map | None):
+            return None
+        own = {key: value for key, value in (values or {}).items() if key not in shared}
+        options = _read_options(
+            options_class, own, self._findings, path, base=self._base, also_known=shared, templates=templates
+        )
+        for steps, secret in _secrets(options, path):
+            self._check_secret(secret, steps)
+        return options
+
+    def _check_source(self, name: str) -> None:
+        path: Steps = ("sources", name)
+        type_name = self._findings.value((*path, "type"))
+        plugin = self._plugin("sources", type_name, (*path, "type"))
+        if plugin is not None:
+            options = self._options(plugin.Options, path, ("type",))
+            self._sources[name] = SourceSpec(name=name, type=type_name, options=options)
+
+    def _check_settings(self, launcher: str, mentioned_at: Steps) -> None:
+        if launcher in self._launchers:
+            return
+        plugin = self._plugin("launchers", launcher, mentioned_at)
+        if plugin is not None:
+            self._launchers[launcher] = self._options(plugin.Settings, ("launchers", launcher), ())
+
+    # ---- models
+
+    def _check_model(self, name: str) -> None:
+        path: Steps = ("models", name)
+        if not isinstance(self._findings.value(path), Map):
+            return
+        self._check_training((*path, "train"))
+        self._check_promoters((*path, "promote"))
+        notify = self._findings.value((*path, "notify"))
+        for position, notifier in enumerate(notify if isinstance(notify, Seq) else ["log"]):
+            self._plugin("notifiers", notifier, (*path, "notify", position))
+        self._check_policies((*path, "policies"))
+        candidates = self._names((*path, "train", "candidates"))
+        gate = self._findings.value((*path, "gate"))
+        if len(candidates) > 1 and not (isinstance(gate, Map) and {"objective", "select"} & set(gate)):
+            self._findings.add(
+                (*path, "gate"),
+                f"{len(candidates)} candidates compete, but nothing says how to choose",
+                "add `objective: {metric: …}` or `select: {metric: …}`",
+                at_key=True,
+            )
+
+    def _check_training(self, path: Steps) -> None:
+        launcher = self._findings.value((*path, "launcher")) or DEFAULT_LAUNCHER
+        plugin = self._plugin("launchers", launcher, (*path, "launcher"))
+        if plugin is not None:
+            self._check_settings(launcher, (*path, "launcher"))
+            self._options(plugin.Options, path, tuple(TrainSection.model_fields), templates=True)
+        for steps, text in texts(self._findings.value(path), path):
+            if "{{" in text:
+                try:
+                    list(template.expressions(text))
+                except ExpressionError as error:
+                    where = "" if text in error.message else f" in {text!r}"
+                    self._findings.add(steps, f"{error.message}{where}", error.hint)
+        self._check_words((*path, "params"))
+        for candidate in self._names((*path, "candidates")):
+            self._check_words((*path, "candidates", candidate, "params"))
+
+    def _check_words(self, path: Steps) -> None:
+        """Parameters have no types, so a word that somebody may take for another value is pointed out."""
+        for steps, value in texts(self._findings.value(path), path):
+            if not isinstance(value, Word):
+                continue
+            if value[0].isalpha():
+                meant = "true" if value.lower() in ("yes", "on") else "false"
+                self._findings.add(
+                    steps,
+                    f"{str(value)!r} is a word here, not a boolean",
+                    f"write {meant}, or quote it",
+                    severity="warning",
+                )
+            else:
+                self._findings.add(
+                    steps,
+                    f"{str(value)!r} is read differently by YAML 1.1 and 1.2",
+                    "quote it, or write plain decimal digits",
+                )
+
+    def _check_promoters(self, path: Steps) -> None:
+        promoters = self._findings.value(path)
+        for position, promoter in enumerate(promoters if isinstance(promoters, Seq) else ()):
+            at: Steps = (*path, position)
+            type_name = promoter.get("type") if isinstance(promoter, Map) else None
+            plugin = self._plugin("promoters", type_name, (*at, "type"))
+            if plugin is not None:
+                self._options(plugin.Options, at, ("type",))
+
+    def _check_policies(self, path: Steps) -> None:
+        known = self._names(("sources",))
+        for name in self._names(path):
+            at: Steps = (*path, name, "on", "source")
+            source = self._findings.value(at)
+            if isinstance(source, str) and source != API_ORIGIN and source not in known:
+                self._findings.add(at, f"there is no source {source!r}", nearest_or_known(source, known))
+
+    # ---- store and secrets
+
+    def _default_store(self, state_dir: str) -> StoreAddress:
+        return StoreAddress(url=f"{SQLITE}{state_dir}/retrain.db", password=None, base=self._base)
+
+    def _check_store(self) -> None:
+        written = self._findings.value(("store",))
+        path: Steps = ("store", "url") if isinstance(written, Map) else ("store",)
+        url = self._findings.value(path)
+        password = self._secret(written.get("password")) if isinstance(written, Map) else None
+        if password is not None:
+            self._check_secret(password, ("store", "password"))
+        if not isinstance(url, str) or not url:
+            return
+        if not url.startswith(("env:", "file:")):
+            if complaint := _complaint_about_url(url, with_password=password is not None):
+                self._findings.add(path, *complaint)
+            self._store = StoreAddress(url=url, password=password, base=self._base)
+            return
+        secret = self._secret(url)
+        if secret is None:
+            self._findings.add(path, "a secret is given by reference: env:NAME or file:PATH")
+            return
+        revealed = self._check_secret(secret, path)
+        if revealed is not None and (
+            complaint := _complaint_about_url(revealed.strip(), with_password=password is not None, secret=True)
+        ):
+            self._findings.add(path, f"what {url} holds is refused: {complaint[0]}", complaint[1])
+        self._store = StoreAddress(url=secret, password=password, base=self._base)
+
+    def _secret(self, reference: Any) -> Secret | None:
+        try:
+            return Secret(reference, base=self._base) if isinstance(reference, str) else None
+        except ValueError:
+            return None  # its shape is wrong, which was noted
+
+    def _check_secret(self, secret: Secret, path: Steps) -> str | None:
+        """Return the secret's value; None, with the problem noted, when there is none."""
+        try:
+            value = secret.reveal()
+        except RetryLater as error:
+            self._findings.add(path, error.message, error.hint)
+            return None
+        if secret.readable_by_all():
+            self._findings.add(
+                path,
+                f"secret {secret.reference} can be read by every user of this machine",
+                "chmod 600",
+                severity="warning",
+            )
+        return value
+
+
+def _complaint_about_url(url: str, *, with_password: bool, secret: bool = False) -> tuple[str, str] | None:
+    """Return what is wrong with a store's URL, without showing anything that may be a password."""
+    scheme = url.partition("://")[0] if "://" in url else ""
+    known = "write sqlite:///state/retrain.db or postgresql://user@host/db"
+    if scheme == "sqlite":
+        return _complaint_about_sqlite(url, with_password=with_password)
+    if scheme not in ("postgresql", "postgres"):
+        shown = (
+            f"{scheme!r} is not a database the controller knows"
+            if re.fullmatch(r"[A-Za-z0-9+.-]+", scheme)
+            else "it is not a database URL"
+        )
+        return f"{shown}; {known}", ""
+    try:
+        parts = urlsplit(url)
+        has_password = parts.password is not None
+        host_given, _ = bool(parts.hostname), parts.port
+    except ValueError:
+        return f"it is not a valid URL; {known}", ""
+    queried = any(key.lower() in _PASSWORD_KEYS for key, _ in parse_qsl(parts.query))
+    if (has_password or queried) and not secret:
+        return (
+            "the password stands in the file; give it by reference",
+            "store: {url: 'postgresql://user@host/db', password: 'env:PGPASSWORD'}, or the whole URL as env:NAME",
+        )
+    if with_password and (has_password or queried):
+        return "the URL has a password already", "take one of the two out"
+    if with_password and not (host_given and parts.username):
+        return "a password needs a user and a host in the URL", known
+    return None
+
+
+def _complaint_about_sqlite(url: str, *, with_password: bool) -> tuple[str, str] | None:
+    path = url.removeprefix(SQLITE)
+    if not url.startswith(SQLITE) or not path or ":memory:" in path or "?" in path:
+        return f"{url!r} names no file; write sqlite:///state/retrain.db", ""
+    if with_password:
+        return "SQLite has no password", "take `password` out"
+    return None
+
+
+def _secrets(value: Any, path: Steps) -> Iterator[tuple[Steps, Secret]]:
+    """Yield every secret in a plugin's options with its path."""
+    if isinstance(value, Secret):
+        yield path, value
+    elif isinstance(value, BaseModel):
+        for name, info in type(value).model_fields.items():
+            yield from _secrets(getattr(value, name), (*path, info.alias or name))
+    elif isinstance(value, Mapping):
+        for key, item in value.items():
+            yield from _secrets(item, (*path, key))
+    elif isinstance(value, list | tuple | set | frozenset):
+        for position, item in enumerate(value):
+            yield from _secrets(item, (*path, position))

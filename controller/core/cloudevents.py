@@ -1,0 +1,237 @@
+"""CloudEvents 1.0 over HTTP, read into events: structured, batched and binary mode.
+
+Follows the HTTP protocol binding and the JSON event format of the CloudEvents specification (cloudevents.io).
+What they leave loose is refused here with a reason: attributes of the wrong type, both kinds of data, times without a zone, text that a
+database cannot store. A batch is taken whole or not at all, and the refusal names the item.
+`datacontenttype` and `dataschema` are kept among the extensions; bytes that are not text stay base64, marked `dataencoding`.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from urllib.parse import unquote_to_bytes
+
+from controller.core import strict_json
+from controller.core.model import Json, NewEvent
+from controller.errors import InvalidInput
+
+#: The longest attribute that is taken, in characters.
+MAX_ATTRIBUTE = 2048
+#: More attributes than this are no event of anybody's.
+MAX_ATTRIBUTES = 64
+
+_NAME = re.compile(r"[a-z0-9]{1,64}")
+_TIME = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]\d\d:\d\d)")
+_REFERENCE = re.compile(r"[^\s\x00-\x1f\x7f]+")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_REQUIRED = ("id", "source", "specversion", "type")
+_JSON_TYPE = re.compile(r"[^;]*[/+]json", re.IGNORECASE)
+
+
+class NotUnderstood(InvalidInput):
+    """The content type is none that is taken (HTTP 415)."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Received:
+    """What a request held."""
+
+    events: Sequence[NewEvent]
+    #: Whether it was a batch, so that the answer is a list.
+    batch: bool
+
+
+def read(headers: Sequence[tuple[bytes, bytes]], body: bytes) -> Received:
+    """Return the events of a request; `headers` have lower-case names, and may repeat.
+
+    Raises `NotUnderstood` for a content type that is none of the three modes, `InvalidInput` for everything else.
+    """
+    types = [value.decode("latin-1").strip() for name, value in headers if name == b"content-type"]
+    if len(types) > 1:
+        raise NotUnderstood("there are several Content-Type headers")
+    kind = types[0] if types else ""
+    media = kind.partition(";")[0].strip().lower()
+    if media.startswith("application/cloudevents-batch"):
+        _refuse_format(media, kind, "application/cloudevents-batch")
+        return Received(events=_batch(body), batch=True)
+    if media.startswith("application/cloudevents"):
+        _refuse_format(media, kind, "application/cloudevents")
+        return Received(events=[_structured(strict_json.parse(body))], batch=False)
+    return Received(events=[_binary(headers, kind, body)], batch=False)
+
+
+def _refuse_format(media: str, kind: str, prefix: str) -> None:
+    if media not in (prefix, f"{prefix}+json"):
+        raise NotUnderstood(f"{media!r} is not understood", hint=f"send {prefix}+json")
+    charset = re.search(r"charset\s*=\s*\"?([^\s;\"]+)", kind, re.IGNORECASE)
+    if charset is not None and charset[1].lower() not in ("utf-8", "utf8", "us-ascii"):
+        raise NotUnderstood(f"charset {charset[1]!r} is not understood", hint="send UTF-8")
+
+
+# --------------------------------------------------------------------------------------------- structured, batched
+
+
+def _batch(body: bytes) -> list[NewEvent]:
+    value = strict_json.parse(body)
+    if not isinstance(value, list):
+        raise InvalidInput("a batch is a JSON array of events")
+    events = []
+    for index, item in enumerate(value):
+        try:
+            events.append(_structured(item))
+        except InvalidInput as error:
+            raise InvalidInput(f"item {index}: {error.message}", hint="nothing of the batch was stored") from error
+    return events
+
+
+def _structured(value: Json) -> NewEvent:
+    if not isinstance(value, dict):
+        raise InvalidInput("an event is a JSON object")
+    attributes = {
+        name: item for name, item in value.items() if name not in ("data", "data_base64") and item is not None
+    }
+    data = value.get("data")
+    extra: dict[str, Json] = {}
+    if value.get("data_base64") is not None:
+        if data is not None:
+            raise InvalidInput("it has both data and data_base64; send one of them")
+        data, extra = _decoded(_base64(value["data_base64"]), str(attributes.get("datacontenttype", "")))
+    return _event(attributes, data, extra)
+
+
+def _base64(text: Json) -> bytes:
+    if not isinstance(text, str):
+        raise InvalidInput(f"data_base64 is {text!r}, not a string")
+    try:
+        return base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise InvalidInput(f"data_base64 is not base64: {error}") from error
+
+
+# ---------------------------------------------------------------------------------------------------------- binary
+
+
+def _binary(headers: Sequence[tuple[bytes, bytes]], kind: str, body: bytes) -> NewEvent:
+    attributes: dict[str, Json] = {}
+    for raw, value in headers:
+        if not raw.startswith(b"ce-"):
+            continue
+        name = raw[3:].decode("latin-1")
+        if name == "datacontenttype":
+            raise InvalidInput("ce-datacontenttype must not be sent", hint="Content-Type says what the data is")
+        if name in attributes:
+            raise InvalidInput(f"the header ce-{name} is there twice")
+        attributes[name] = _header_value(name, value)
+    if not attributes:
+        raise NotUnderstood(
+            f"{kind or 'a request without Content-Type'} is no CloudEvent",
+            hint="send application/cloudevents+json, application/cloudevents-batch+json, or ce- headers",
+        )
+    if kind:
+        attributes["datacontenttype"] = kind
+    data, extra = _decoded(body, kind)
+    return _event(attributes, data, extra)
+
+
+def _header_value(name: str, raw: bytes) -> str:
+    """Undo a double-quoted string, then exactly one round of percent-encoding."""
+    text = raw.strip(b" \t")
+    if len(text) >= 2 and text.startswith(b'"') and text.endswith(b'"'):
+        text = re.sub(rb"\\(.)", rb"\1", text[1:-1])
+    try:
+        return unquote_to_bytes(text).decode()
+    except UnicodeDecodeError as error:
+        raise InvalidInput(f"the header ce-{name} is not UTF-8 once its percent-encoding is undone") from error
+
+
+def _decoded(body: bytes, kind: str) -> tuple[Json, dict[str, Json]]:
+    """Return bytes as JSON, text or base64, whichever their content type allows."""
+    if not body:
+        return None, {}
+    if not kind or _JSON_TYPE.match(kind.partition(";")[0].strip()):
+        return strict_json.parse(body), {}
+    if kind.strip().lower().startswith("text/"):
+        try:
+            text = body.decode()
+        except UnicodeDecodeError as error:
+            raise InvalidInput(f"{kind} is not UTF-8: byte {error.start} is {body[error.start]:#04x}") from error
+        if "\x00" in text:
+            raise InvalidInput("text must not hold the character NUL")
+        return text, {}
+    return base64.b64encode(body).decode(), {"dataencoding": "base64"}
+
+
+# ------------------------------------------------------------------------------------------------------ attributes
+
+
+def _event(attributes: dict[str, Json], data: Json, extra: dict[str, Json]) -> NewEvent:
+    if missing := [name for name in _REQUIRED if name not in attributes]:
+        raise InvalidInput(f"the required attribute {missing[0]!r} is missing")
+    if len(attributes) > MAX_ATTRIBUTES:
+        raise InvalidInput(f"it has {len(attributes)} attributes, {MAX_ATTRIBUTES} are taken")
+    version = attributes.pop("specversion")
+    if version != "1.0":
+        raise InvalidInput(f"specversion is {version!r}, '1.0' is understood")
+    source = _required(attributes, "source")
+    if not _REFERENCE.fullmatch(source):
+        raise InvalidInput(f"source {source!r} is no URI reference")
+    return NewEvent(
+        source=source,
+        source_id=_required(attributes, "id"),
+        type=_required(attributes, "type"),
+        subject=_optional(attributes, "subject"),
+        time=_time(attributes.pop("time", None)),
+        data=data,
+        extensions=_extensions(attributes) | extra,
+    )
+
+
+def _required(attributes: dict[str, Json], name: str) -> str:
+    value = attributes.pop(name)
+    if not isinstance(value, str) or not value.strip():
+        raise InvalidInput(f"{name} is {value!r}, not a string that says something")
+    return _bounded(name, value)
+
+
+def _optional(attributes: dict[str, Json], name: str) -> str | None:
+    if name not in attributes:
+        return None
+    return _required(attributes, name)
+
+
+def _bounded(name: str, value: str) -> str:
+    if len(value) > MAX_ATTRIBUTE:
+        raise InvalidInput(f"{name} has {len(value):,} characters, {MAX_ATTRIBUTE:,} are taken")
+    if _CONTROL.search(value):
+        raise InvalidInput(f"{name} {value!r} holds a control character")
+    return value
+
+
+def _time(value: Json) -> datetime | None:
+    if value is None:
+        return None
+    if not isinstance(value, str) or not _TIME.fullmatch(value):
+        raise InvalidInput(f"time is {value!r}, not RFC 3339 with a zone", hint="write 2026-01-31T12:00:00Z")
+    try:
+        return datetime.fromisoformat(value.upper()).astimezone(UTC)
+    except (ValueError, OverflowError) as error:
+        raise InvalidInput(f"time {value!r} is no instant: {error}") from error
+
+
+def _extensions(attributes: dict[str, Json]) -> dict[str, Json]:
+    for name, value in attributes.items():
+        if not _NAME.fullmatch(name):
+            raise InvalidInput(
+                f"the attribute name {name[:80]!r} is not allowed",
+                hint="lower-case letters and digits; payload goes into data",
+            )
+        if not isinstance(value, str | int | bool):
+            raise InvalidInput(f"the extension {name!r} is {type(value).__name__}, not a string, integer or boolean")
+        if isinstance(value, str):
+            _bounded(name, value)
+    return attributes

@@ -1,0 +1,271 @@
+"""What a policy asks of one event: glob patterns and CEL expressions.
+
+CEL (Common Expression Language, cel.dev) runs in native code without a way to interrupt it, so its cost is bounded when it is loaded:
+short source, shallow nesting, and no comprehension over long lists.
+Names that do not exist are errors when it is loaded; data that lacks a field is an error when it is evaluated, never a silent false.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+from controller.core.model import Champion, Event, Json
+from controller.errors import ExpressionError
+
+if TYPE_CHECKING:
+    from cel import Context, Program
+
+#: Limits at load (design 5.1), because a running expression cannot be stopped.
+MAX_SOURCE_BYTES = 1024
+MAX_COMPREHENSION_DEPTH = 2
+MAX_PARENTHESES = 64
+#: Limit when it runs: a comprehension over a longer list is an error.
+MAX_LIST = 1000
+
+#: Functions and macros that the language and its library have; operators come as `_+_` and the like.
+FUNCTIONS = frozenset(
+    {
+        "size",
+        "contains",
+        "startsWith",
+        "endsWith",
+        "matches",
+        "has",
+        "all",
+        "exists",
+        "exists_one",
+        "map",
+        "filter",
+        "int",
+        "uint",
+        "double",
+        "string",
+        "bool",
+        "bytes",
+        "timestamp",
+        "duration",
+        "type",
+        "dyn",
+        "max",
+        "min",
+        "getFullYear",
+        "getMonth",
+        "getDate",
+        "getDayOfMonth",
+        "getDayOfWeek",
+        "getDayOfYear",
+        "getHours",
+        "getMinutes",
+        "getSeconds",
+        "getMilliseconds",
+    }
+)
+
+_COMPREHENSION = re.compile(r"\.\s*(?:all|exists|exists_one|map|filter)\s*\(\s*([A-Za-z_]\w*)\s*,")
+_STRING = re.compile(r"""[rRbB]{0,2}(?:'{3}.*?'{3}|"{3}.*?"{3}|'(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*")""", re.DOTALL)
+
+
+@dataclass(frozen=True, slots=True)
+class Pattern:
+    """A glob with `*` and `?`, such as `drift.*`; without them an exact word."""
+
+    text: str
+
+    @property
+    def literal(self) -> str | None:
+        """The exact word it stands for, None when it has a wildcard; what the index of policies is built on."""
+        return None if any(sign in self.text for sign in "*?[") else self.text
+
+    def matches(self, value: str | None) -> bool:
+        """Say whether the value fits; a missing value fits nothing."""
+        return value is not None and _compiled_glob(self.text)(value) is not None
+
+
+@lru_cache(maxsize=4096)
+def _compiled_glob(text: str) -> Any:
+    return re.compile(fnmatch.translate(text)).match
+
+
+@dataclass(frozen=True, slots=True)
+class Expression:
+    """A CEL expression that was checked; equal sources share one compiled program."""
+
+    source: str
+    #: Names it reads, without those bound by its own comprehensions.
+    variables: frozenset[str] = field(default=frozenset(), compare=False)
+    _loops: bool = field(default=False, compare=False)
+
+    @classmethod
+    def load(cls, source: str, *, variables: Sequence[str]) -> Expression:
+        """Compile and check an expression that may read `variables`.
+
+        Raises `ExpressionError` for a syntax error, an unknown name, and anything over the limits above.
+        """
+        _check_cost(source)
+        references = _references(source)
+        bound = set(_COMPREHENSION.findall(source))
+        used = set(references["variables"]) - bound
+        _refuse_unknown("variable", used, variables)
+        named = {name for name in references["functions"] if name[0].isalpha()}
+        _refuse_unknown("function", named, sorted(FUNCTIONS))
+        return cls(source, frozenset(used), bool(bound))
+
+    def evaluate(self, scope: Scope) -> Any:
+        """Return the expression's value in `scope`; raises `ExpressionError` when the data does not allow it."""
+        try:
+            if self._loops:
+                scope.check_lists(self.variables)
+            return _program(self.source).execute(scope.context)
+        except KeyError as error:
+            raise ExpressionError(f"{self.source!r}: the data has no field {error.args[0]!r}") from error
+        except (TypeError, ValueError, RuntimeError, OverflowError) as error:
+            raise ExpressionError(f"{self.source!r}: {_first_sentence(error)}") from error
+
+    def test(self, scope: Scope) -> bool:
+        """Return the value of an expression that must be true or false."""
+        value = self.evaluate(scope)
+        if not isinstance(value, bool):
+            raise ExpressionError(f"{self.source!r} gave {value!r}, which is neither true nor false")
+        return value
+
+
+class Scope:
+    """The names an expression may read, converted for CEL once and only when it is needed."""
+
+    __slots__ = ("_context", "values")
+
+    def __init__(self, values: Mapping[str, Json]) -> None:
+        self.values = values
+        self._context: Context | None = None
+
+    @property
+    def context(self) -> Context:
+        """The converted values; the first use converts."""
+        if self._context is None:
+            from cel import Context  # heavy to import, and not every policy has an expression
+
+            self._context = Context(variables={name: as_cel(value) for name, value in self.values.items()})
+        return self._context
+
+    def check_lists(self, names: frozenset[str]) -> None:
+        """Raise `ExpressionError` when a value that is read holds a list too long to loop over."""
+        for name in names:
+            if _longest_list(self.values.get(name)) > MAX_LIST:
+                raise ExpressionError(f"{name} holds a list of more than {MAX_LIST} items, too long to loop over")
+
+
+def event_scope(event: Event | None, *, model: str, labels: Mapping[str, str], champion: Champion | None) -> Scope:
+    """Return what `when` and `by` may read: `event`, `model`, `champion` (null without one)."""
+    return Scope(
+        {
+            "event": None if event is None else event_values(event),
+            "model": {"name": model, "labels": dict(labels)},
+            "champion": None if champion is None else champion_values(champion),
+        }
+    )
+
+
+def event_values(event: Event) -> dict[str, Json]:
+    """Return an event as expressions and templates see it."""
+    return {
+        "id": event.source_id,
+        "origin": event.origin,
+        "source": event.source,
+        "type": event.type,
+        "subject": event.subject,
+        "time": event.time,
+        "received_at": event.received_at,
+        "data": event.data,
+        "extensions": dict(event.extensions),
+    }
+
+
+def champion_values(champion: Champion) -> dict[str, Json]:
+    """Return a champion as expressions and templates see it."""
+    return {
+        "version": champion.number,
+        "artifact": champion.artifact,
+        "metrics": dict(champion.metrics),
+        "promoted_at": champion.promoted_at,
+    }
+
+
+def as_cel(value: Json) -> Json:
+    """Return JSON with every number a double, as the rules of CEL in this project say (design 5.1)."""
+    if isinstance(value, bool) or value is None or isinstance(value, str | float):
+        return value
+    if isinstance(value, int):
+        return float(value)
+    if isinstance(value, Mapping):
+        return {key: as_cel(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [as_cel(item) for item in value]
+    return value
+
+
+@lru_cache(maxsize=16384)
+def _program(source: str) -> Program:
+    from cel import compile as compile_cel
+
+    return compile_cel(source)
+
+
+def _references(source: str) -> Mapping[str, Sequence[str]]:
+    try:
+        return _program(source).references()
+    except ValueError as error:
+        raise ExpressionError(f"{source!r} is not CEL: {_first_sentence(error)}") from error
+
+
+def _check_cost(source: str) -> None:
+    if len(source.encode()) > MAX_SOURCE_BYTES:
+        raise ExpressionError(f"the expression is longer than {MAX_SOURCE_BYTES} bytes")
+    code = _STRING.sub("''", source)
+    if _deepest(code, lambda start: code[start] in "([{") > MAX_PARENTHESES:
+        raise ExpressionError(f"parentheses are nested deeper than {MAX_PARENTHESES}")
+    openings = {match.start() + match[0].index("(") for match in _COMPREHENSION.finditer(code)}
+    if _deepest(code, openings.__contains__) > MAX_COMPREHENSION_DEPTH:
+        raise ExpressionError(
+            f"comprehensions (all, exists, map, filter) are nested deeper than {MAX_COMPREHENSION_DEPTH}"
+        )
+
+
+def _deepest(code: str, counts: Any) -> int:
+    """Return how many counted brackets are open at once, at most."""
+    open_brackets: list[bool] = []
+    deepest = depth = 0
+    for position, sign in enumerate(code):
+        if sign in "([{":
+            open_brackets.append(bool(counts(position)))
+            depth += open_brackets[-1]
+            deepest = max(deepest, depth)
+        elif sign in ")]}" and open_brackets:
+            depth -= open_brackets.pop()
+    return deepest
+
+
+def _refuse_unknown(kind: str, used: set[str], known: Sequence[str]) -> None:
+    import difflib
+
+    for name in sorted(used - set(known)):
+        near = difflib.get_close_matches(name, known, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
+        raise ExpressionError(f"unknown {kind} {name!r}", hint=hint)
+
+
+def _longest_list(value: Json) -> int:
+    if isinstance(value, Mapping):
+        return max((_longest_list(item) for item in value.values()), default=0)
+    if isinstance(value, list | tuple):
+        return max(len(value), max((_longest_list(item) for item in value), default=0))
+    return 0
+
+
+def _first_sentence(error: Exception) -> str:
+    text = str(error).replace("ERROR: <input>:", "at ")
+    return text.split("\n", 1)[0].split(". CEL does not", 1)[0].split(". Check that", 1)[0]

@@ -1,0 +1,358 @@
+"""What a policy concludes of an event, a timer or a person's press.
+
+`select` looks at the event alone and costs microseconds: most events end there, and are only counted.
+`decide` asks the stages in the order of the chain; the first that does not pass gives the reason, and the trace of them all is the
+explanation that `retrainctl why` prints. The same functions serve the daemon, a dry run and a backtest, which is why they are pure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Literal
+
+from controller.core.chain import (
+    Answer,
+    Facts,
+    PolicyState,
+    Question,
+    Stage,
+    from_micros,
+)
+from controller.core.conditions import Scope, event_scope
+from controller.core.model import Decision, Event, Trace
+from controller.core.policy import Concurrency, Leaf, MaxAge, Policy
+from controller.core.stages import CHAIN, SELECTING
+from controller.errors import ExpressionError
+
+#: The name that stands for a policy in the decision on a person's press.
+MANUAL = "manual"
+
+#: What happens to the causes collected for a policy and key: nothing; the event joins them; the run takes them; they are dropped.
+Causes = Literal["none", "collect", "take", "drop"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Selection:
+    """What `select` found: whether the rest of the chain is worth asking, and under which key."""
+
+    outcome: Literal["pass", "skip", "error"]
+    key: str
+    trace: tuple[Trace, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Conclusion:
+    """A decision, and what it leaves behind."""
+
+    decision: Decision
+    state: PolicyState
+    causes: Causes
+    #: Collected causes from before this instant have left the window.
+    keep_since: datetime | None = None
+
+
+def select(policy: Policy, event: Event, scope: Scope) -> Selection:
+    """Ask the stages that need nothing but the event, and work out the key."""
+    trace: list[Trace] = []
+    try:
+        for stage in SELECTING:
+            answer = stage.ask(_question(policy, "", None, event, Facts(), scope, event.received_at))
+            if answer is None:
+                continue
+            trace.append(_line(stage, answer))
+            if answer.outcome != "pass":
+                return Selection(outcome="skip", key="", trace=tuple(trace))
+        return Selection(outcome="pass", key=_key(policy, scope), trace=tuple(trace))
+    except ExpressionError as error:
+        stage_name = SELECTING[min(len(trace), len(SELECTING) - 1)].name
+        trace.append(Trace(stage=stage_name, outcome="error", reason=error.message))
+        return Selection(outcome="error", key="", trace=tuple(trace))
+
+
+def refuse(policy: Policy, selection: Selection) -> Decision:
+    """Return the decision for an event that `select` did not let pass."""
+    last = selection.trace[-1]
+    kind: Literal["SKIP", "ERROR"] = "ERROR" if selection.outcome == "error" else "SKIP"
+    return _decision(policy, kind, selection.key, last.stage, last.reason, selection.trace)
+
+
+def decide(
+    policy: Policy,
+    state: PolicyState | None,
+    *,
+    key: str,
+    event: Event | None,
+    opening: Sequence[Trace] = (),
+    facts: Facts,
+    now: datetime,
+    scope: Scope | None = None,
+) -> Conclusion:
+    """Conclude what this policy does now, for this key.
+
+    `event` with the trace of its selection as `opening` drives it, or None for a timer.
+    Deciding twice on the same arguments gives the same conclusion.
+    """
+    state, opening = _carried_over(policy, state, opening, event, now)
+    if scope is None:
+        scope = event_scope(event, model=policy.model, labels=facts.labels, champion=facts.champion)
+    return _walk(policy, state, key, event, opening, facts, now, scope, _start(policy, state, event))
+
+
+def decide_press(
+    model: str,
+    concurrency: Concurrency,
+    policy_version: str,
+    *,
+    event: Event,
+    facts: Facts,
+    now: datetime,
+) -> Conclusion:
+    """Conclude what a person's press does: it passes over the policies' conditions, but not over the slot."""
+    policy = Policy(
+        model=model,
+        name=MANUAL,
+        on=Leaf(),
+        version=policy_version,
+        on_hash=MANUAL,
+        concurrency=concurrency,
+    )
+    data = event.data if isinstance(event.data, dict) else {}
+    said = f"{data.get('actor', 'somebody')} pressed retrain: {data.get('reason') or 'no reason given'}"
+    over = [stage.name for stage in CHAIN if stage.person_passes_over]
+    opening = (
+        Trace(stage="press", outcome="pass", reason=said, facts={"params": data.get("params", {})}),
+        Trace(stage="chain", outcome="over", reason=f"a person passes over {', '.join(over)}"),
+    )
+    scope = event_scope(event, model=model, labels=facts.labels, champion=facts.champion)
+    first = next(index for index, stage in enumerate(CHAIN) if not stage.person_passes_over)
+    state = PolicyState(on_hash=MANUAL)
+    return _walk(policy, state, "", event, opening, facts, now, scope, first)
+
+
+def policy_removed(model: str, name: str, version: str, key: str, state: PolicyState) -> Decision:
+    """Return the decision that ends what a policy held when it is no longer configured."""
+    reason = f"policy removed, {state.held_count} held causes are let go"
+    line = Trace(stage="policy", outcome="skip", reason=reason)
+    return Decision(
+        kind="SKIP",
+        model=model,
+        policy=name,
+        policy_version=version,
+        key=key,
+        stage="policy",
+        reason=reason,
+        trace=(line,),
+    )
+
+
+def _walk(
+    policy: Policy,
+    state: PolicyState,
+    key: str,
+    event: Event | None,
+    opening: Sequence[Trace],
+    facts: Facts,
+    now: datetime,
+    scope: Scope,
+    start: int,
+) -> Conclusion:
+    trace = list(opening)
+    slots = dict(state.slots)
+    joins_run: str | None = None
+    replaces: tuple[str, ...] = ()
+    for stage in CHAIN[start:]:
+        question = _question(policy, key, slots.get(stage.name), event, facts, scope, now, state.stage)
+        try:
+            answer = stage.ask(question)
+        except ExpressionError as error:
+            trace.append(Trace(stage=stage.name, outcome="error", reason=error.message))
+            return _ended(policy, state, key, "ERROR", trace, slots, causes="none")
+        if answer is None:
+            continue
+        trace.append(_line(stage, answer))
+        if answer.slot is not None:
+            slots[stage.name] = answer.slot
+        if answer.outcome == "hold":
+            return _held(policy, state, key, event, answer, stage, trace, slots, now)
+        if answer.outcome == "skip":
+            if answer.collects:
+                return _collected(policy, state, key, answer, trace, slots)
+            return _ended(
+                policy,
+                state,
+                key,
+                "SKIP",
+                trace,
+                slots,
+                causes="none" if _is_late(stage) else "drop",
+            )
+        joins_run, replaces = answer.joins_run, answer.replaces
+    fired = _ended(policy, state, key, "FIRE", trace, slots, causes="take")
+    return replace(fired, decision=replace(fired.decision, joins_run=joins_run, replaces=replaces))
+
+
+def _is_late(stage: Stage) -> bool:
+    """A count that skips without collecting leaves the window as it is."""
+    return stage.name == "count"
+
+
+def _held(
+    policy: Policy,
+    state: PolicyState,
+    key: str,
+    event: Event | None,
+    answer: Answer,
+    stage: Stage,
+    trace: list[Trace],
+    slots: dict[str, object],
+    now: datetime,
+) -> Conclusion:
+    decision = _decision(policy, "HOLD", key, stage.name, answer.reason, trace)
+    decision = replace(decision, until=answer.until, waits_for=answer.waits_for)
+    after = replace(
+        state,
+        slots=slots,
+        stage=stage.name,
+        held_since=state.held_since or now,
+        held_count=state.held_count + (event is not None),
+        due_at=answer.until,
+        waits_for=answer.waits_for,
+    )
+    return Conclusion(decision=decision, state=after, causes="collect" if event is not None else "none")
+
+
+def _collected(
+    policy: Policy,
+    state: PolicyState,
+    key: str,
+    answer: Answer,
+    trace: list[Trace],
+    slots: dict[str, object],
+) -> Conclusion:
+    decision = _decision(policy, "SKIP", key, trace[-1].stage, answer.reason, trace)
+    window: list[int] = answer.slot
+    after = replace(state, slots=slots, held_count=len(window))
+    return Conclusion(decision=decision, state=after, causes="collect", keep_since=from_micros(window[0]))
+
+
+def _ended(
+    policy: Policy,
+    state: PolicyState,
+    key: str,
+    kind: Literal["FIRE", "SKIP", "ERROR"],
+    trace: list[Trace],
+    slots: dict[str, object],
+    *,
+    causes: Causes,
+) -> Conclusion:
+    reason = "every stage passed" if kind == "FIRE" else trace[-1].reason
+    decision = _decision(policy, kind, key, "fire" if kind == "FIRE" else trace[-1].stage, reason, trace)
+    if causes == "none":
+        return Conclusion(decision=decision, state=replace(state, slots=slots), causes=causes)
+    remembered = {stage.name: slots[stage.name] for stage in CHAIN if stage.remembers and stage.name in slots}
+    level = isinstance(policy.on, MaxAge)
+    if kind == "SKIP":
+        remembered = {name: slot for name, slot in state.slots.items() if name in remembered}
+    after = PolicyState(on_hash=state.on_hash, slots=remembered, waits_for="run" if level else None)
+    return Conclusion(decision=decision, state=after, causes=causes)
+
+
+def _carried_over(
+    policy: Policy,
+    state: PolicyState | None,
+    opening: Sequence[Trace],
+    event: Event | None,
+    now: datetime,
+) -> tuple[PolicyState, Sequence[Trace]]:
+    """Return the state to go on with, and the trace's first lines: a changed `on` starts anew but keeps what is held."""
+    if state is None:
+        return PolicyState(on_hash=policy.on_hash), opening
+    if state.on_hash != policy.on_hash:
+        held = state.held_count if state.stage is not None else 0
+        line = Trace(
+            stage="policy",
+            outcome="pass",
+            reason=f"policy changed, {held} held causes go on at debounce",
+        )
+        fresh = PolicyState(
+            on_hash=policy.on_hash,
+            stage="debounce" if held else None,
+            held_since=state.held_since,
+            held_count=held,
+        )
+        return fresh, (*opening, line)
+    if event is None and state.stage is not None and state.held_since is not None and state.held_count:
+        line = Trace(
+            stage="held",
+            outcome="pass",
+            reason=f"{state.held_count} held since {state.held_since:%Y-%m-%d %H:%M:%SZ}, goes on at {state.stage}",
+            facts={"count": state.held_count},
+        )
+        return state, (*opening, line)
+    return state, opening
+
+
+def _start(policy: Policy, state: PolicyState, event: Event | None) -> int:
+    """Return where in the chain to begin: an event behind its selection, what is held at the stage that held it."""
+    first = len(SELECTING)
+    if event is not None or state.stage is None or isinstance(policy.on, MaxAge):
+        return first
+    return next(index for index, stage in enumerate(CHAIN) if stage.name == state.stage)
+
+
+def _key(policy: Policy, scope: Scope) -> str:
+    by = policy.on.by if isinstance(policy.on, Leaf) else None
+    if by is None:
+        return ""
+    value = by.evaluate(scope)
+    if value is None or isinstance(value, list | dict):
+        raise ExpressionError(f"by: {by.source!r} gave {value!r}, which is no key")
+    return str(value)[:256]
+
+
+def _question(
+    policy: Policy,
+    key: str,
+    slot: object,
+    event: Event | None,
+    facts: Facts,
+    scope: Scope,
+    now: datetime,
+    held_at: str | None = None,
+) -> Question:
+    return Question(
+        policy=policy,
+        key=key,
+        slot=slot,
+        event=event,
+        held_at=held_at,
+        facts=facts,
+        scope=scope,
+        now=now,
+    )
+
+
+def _line(stage: Stage, answer: Answer) -> Trace:
+    return Trace(stage=stage.name, outcome=answer.outcome, reason=answer.reason, facts=answer.facts)
+
+
+def _decision(
+    policy: Policy,
+    kind: Literal["FIRE", "HOLD", "SKIP", "ERROR"],
+    key: str,
+    stage: str,
+    reason: str,
+    trace: Sequence[Trace],
+) -> Decision:
+    return Decision(
+        kind=kind,
+        model=policy.model,
+        policy=policy.name,
+        policy_version=policy.version,
+        key=key,
+        stage=stage,
+        reason=reason,
+        trace=tuple(trace),
+    )

@@ -1,0 +1,387 @@
+"""What people and programs are shown: the JSON that the API answers, `retrainctl -o json` prints and `explain` reads.
+
+`store/views.py` fills these from the database, so that the daemon's answer and an offline reading are the same.
+Instants are RFC 3339 text in UTC; a key that has nothing to say is null, never left out.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from typing_extensions import (
+    TypedDict,
+)  # pydantic reads these for the API's documentation, and wants this one before Python 3.12
+
+Json = Any
+
+
+class CauseShape(TypedDict):
+    """One event (or timer) behind a run."""
+
+    event_id: str | None
+    origin: str
+    source: str | None
+    source_id: str | None
+    type: str
+    subject: str | None
+    time: str
+    decision_id: str
+
+
+class TraceShape(TypedDict):
+    """What one stage of the chain said."""
+
+    stage: str
+    outcome: str
+    reason: str
+    facts: dict[str, Json]
+
+
+class DecisionShape(TypedDict):
+    """What a policy concluded."""
+
+    id: str
+    seq: int
+    kind: str
+    model: str
+    policy: str
+    policy_version: str
+    key: str
+    stage: str
+    reason: str
+    trace: list[TraceShape]
+    until: str | None
+    waits_for: str | None
+    event_id: str | None
+    run_id: str | None
+    at: str
+
+
+class HistoryShape(TypedDict):
+    """One change of state."""
+
+    seq: int
+    machine: str
+    entity: str
+    origin: str
+    target: str
+    cause: str
+    reason: str
+    actor: str
+    term: int
+    at: str
+
+
+class ActShape(TypedDict):
+    """Something a person did."""
+
+    id: str
+    at: str
+    actor: str
+    verb: str
+    target: str
+    reason: str
+    details: dict[str, Json]
+
+
+class AttemptShape(TypedDict):
+    """One try at a job."""
+
+    id: str
+    number: int
+    launcher: str
+    launched_at: str
+    started_at: str | None
+    finished_at: str | None
+    exit_code: int | None
+    reason: str
+
+
+class JobShape(TypedDict):
+    """One candidate of a run."""
+
+    id: str
+    candidate: str
+    state: str
+    cause: str
+    reason: str
+    params: dict[str, Json]
+    attempt: int
+    due_at: str | None
+    created_at: str
+    finished_at: str | None
+    attempts: list[AttemptShape]
+    #: From its valid result; null while there is none.
+    metrics: dict[str, float] | None
+    champion_metrics: dict[str, float] | None
+    #: The rest of the result: artifact, evaluation, data, code, …
+    result: dict[str, Json] | None
+
+
+class VerdictLineShape(TypedDict):
+    """One line of a verdict."""
+
+    candidate: str
+    rule: str
+    outcome: str
+    text: str
+    values: dict[str, Json]
+
+
+class VerdictShape(TypedDict):
+    """What the gate said."""
+
+    outcome: str
+    challenger: str | None
+    reason: str
+    lines: list[VerdictLineShape]
+    champion_id: str | None
+    at: str
+
+
+class VersionShape(TypedDict):
+    """One trained artifact of a model."""
+
+    id: str
+    model: str
+    number: int
+    state: str
+    run_id: str | None
+    job_id: str | None
+    candidate: str | None
+    artifact: str
+    artifact_digest: str | None
+    artifact_kept: bool
+    metrics: dict[str, float]
+    lineage: dict[str, Json]
+    created_at: str
+    promoted_at: str | None
+
+
+class StepShape(TypedDict):
+    """One promoter's part of a promotion."""
+
+    position: int
+    promoter: str
+    state: str
+    cause: str
+    reason: str
+    attempts: int
+    due_at: str | None
+
+
+class PromotionShape(TypedDict):
+    """One attempt to make a version the champion."""
+
+    id: str
+    model: str
+    version_id: str
+    previous_id: str | None
+    run_id: str | None
+    kind: str
+    state: str
+    cause: str
+    epoch: int
+    actor: str
+    reason: str
+    created_at: str
+    finished_at: str | None
+    steps: list[StepShape]
+
+
+class RunSummary(TypedDict):
+    """A run in one line."""
+
+    id: str
+    model: str
+    policy: str
+    key: str
+    state: str
+    #: True when the state is final.
+    final: bool
+    cause: str
+    reason: str
+    actor: str | None
+    decided_at: str
+    started_at: str | None
+    finished_at: str | None
+
+
+class ActiveRunShape(RunSummary):
+    """A run that goes on, with its jobs by state."""
+
+    jobs: dict[str, int]
+
+
+class PressShape(TypedDict):
+    """A person's press of the retrain button, as its event tells it."""
+
+    event_id: str
+    actor: str
+    reason: str
+    params: dict[str, Json]
+    at: str
+
+
+class RunShape(RunSummary):
+    """Everything about a run."""
+
+    policy_version: str
+    config_version: str
+    decision_id: str
+    params: dict[str, Json]
+    traceparent: str | None
+    epoch: int | None
+    stop_as: str | None
+    awaiting_since: str | None
+    #: The champion it is compared with; pinned when it was dispatched.
+    champion: VersionShape | None
+    #: At most the first hundred; `cause_count` counts them all.
+    causes: list[CauseShape]
+    cause_count: int
+    press: PressShape | None
+    decisions: list[DecisionShape]
+    jobs: list[JobShape]
+    verdict: VerdictShape | None
+    versions: list[VersionShape]
+    promotions: list[PromotionShape]
+    acts: list[ActShape]
+    history: list[HistoryShape]
+
+
+class EventSummary(TypedDict):
+    """An event in one line."""
+
+    id: str
+    origin: str
+    source: str
+    source_id: str
+    type: str
+    subject: str | None
+    time: str
+    received_at: str
+    state: str
+    decided_at: str | None
+    error: str | None
+
+
+class HeldShape(TypedDict):
+    """What a policy holds now for one key."""
+
+    model: str
+    policy: str
+    key: str
+    stage: str
+    since: str | None
+    count: int
+    #: When it is looked at again; null when it waits for what is named in `waits_for`.
+    until: str | None
+    waits_for: str | None
+    reason: str
+
+
+class EventShape(EventSummary):
+    """Everything about an event."""
+
+    decided_seq: int | None
+    data: Json
+    extensions: dict[str, Json]
+    decisions: list[DecisionShape]
+    #: Decisions, without this event, that ended what this event was collected for.
+    later: list[DecisionShape]
+    #: Where it is still collected.
+    held: list[HeldShape]
+    runs: list[RunSummary]
+    history: list[HistoryShape]
+
+
+class ModelSummary(TypedDict):
+    """A model in one line."""
+
+    name: str
+    champion: VersionShape | None
+    epoch: int
+    promotion_held: bool
+    held_until: str | None
+    held_reason: str
+    last_run: RunSummary | None
+
+
+class PauseShape(TypedDict):
+    """A person's word that nothing is decided for a while."""
+
+    scope: str
+    target: str
+    actor: str
+    reason: str
+    at: str
+
+
+class TallyShape(TypedDict):
+    """How often a policy's first stages let nothing through."""
+
+    policy: str
+    outcome: str
+    count: int
+
+
+class ModelShape(ModelSummary):
+    """Everything about a model."""
+
+    versions: list[VersionShape]
+    promotions: list[PromotionShape]
+    runs: list[RunSummary]
+    held: list[HeldShape]
+    pauses: list[PauseShape]
+    tallies: list[TallyShape]
+    #: The last decision of each policy.
+    decisions: list[DecisionShape]
+
+
+class LeaderShape(TypedDict):
+    """Who decides."""
+
+    term: int
+    owner: str
+    host: str
+    pid: int
+    since: str
+
+
+class EventCounts(TypedDict):
+    """What waits, and what could not be understood."""
+
+    pending: int
+    oldest_pending_at: str | None
+    dead: int
+
+
+class StatusShape(TypedDict):
+    """What fits one screen."""
+
+    at: str
+    store: str
+    leader: LeaderShape | None
+    events: EventCounts
+    models: list[ModelSummary]
+    active: list[ActiveRunShape]
+    awaiting: list[RunSummary]
+    recent: list[RunSummary]
+    held: list[HeldShape]
+    pauses: list[PauseShape]
+    promotions: list[PromotionShape]
+    notifications_pending: int
+
+
+class RunPage(TypedDict):
+    """Runs, the newest first; `next` is the `before` of the next page."""
+
+    items: list[RunSummary]
+    next: str | None
+
+
+class EventPage(TypedDict):
+    """Events, the newest first; `next` is the `before` of the next page."""
+
+    items: list[EventSummary]
+    next: str | None

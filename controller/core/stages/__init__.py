@@ -1,0 +1,34 @@
+"""The chain: every stage in the order in which it is asked. The first one that does not pass gives the reason.
+
+To add a stage, write one file beside these and one line here; the order is part of the language.
+"""
+
+from __future__ import annotations
+
+from controller.core.chain import Stage
+from controller.core.stages import (
+    concurrency,
+    cooldown,
+    count,
+    debounce,
+    match,
+    max_age,
+    pause,
+    quiet_hours,
+    when,
+)
+
+CHAIN: tuple[Stage, ...] = (
+    match.STAGE,
+    when.STAGE,
+    count.STAGE,
+    max_age.STAGE,
+    debounce.STAGE,
+    cooldown.STAGE,
+    quiet_hours.STAGE,
+    pause.STAGE,
+    concurrency.STAGE,
+)
+
+#: What is decided from the event alone, before any state is read; a skip here is only counted.
+SELECTING: tuple[Stage, ...] = CHAIN[:2]

@@ -1,0 +1,378 @@
+"""Decides: what the policies conclude of the events and timers that wait, in one order, one transaction a batch.
+
+Each decision sees the effects of the one before it. Decision, run, history and messages are written together, and the events are marked
+with them. An event that cannot be decided for a reason of its own becomes a dead letter; the others go on.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import datetime
+
+from controller.core.chain import Facts, PolicyState
+from controller.core.conditions import event_scope
+from controller.core.decide import (
+    MANUAL,
+    Conclusion,
+    decide,
+    decide_press,
+    policy_removed,
+    refuse,
+    select,
+)
+from controller.core.model import (
+    PERSON_ORIGIN,
+    RETRAIN_REQUESTED,
+    Cause,
+    Champion,
+    Decision,
+    Event,
+    Pause,
+    Run,
+)
+from controller.core.policy import Leaf, MaxAge, ModelSpec, Policy
+from controller.core.stages.count import event_time
+from controller.engine.runtime import Runtime, Ticked
+from controller.errors import StoreError
+from controller.store import Transaction
+
+BATCH = 500
+
+
+class Evaluator:
+    """The loop that decides."""
+
+    name = "evaluator"
+
+    def __init__(self, runtime: Runtime) -> None:
+        self._runtime = runtime
+
+    def tick(self, now: datetime) -> Ticked:
+        """Decide on a batch of waiting events and due timers."""
+        try:
+            worked, fired, next_at = self._batch(BATCH)
+        except StoreError:
+            raise
+        except Exception as error:  # one bad event must not stop the others; it becomes a dead letter
+            self._runtime.log.error("evaluator.batch_failed", error=repr(error), exc_info=True)
+            worked, fired, next_at = self._one_by_one()
+        if fired:
+            self._runtime.bells.ring("dispatcher", "monitor")
+        return Ticked(worked=worked, next_at=next_at)
+
+    def _batch(self, limit: int) -> tuple[int, int, datetime | None]:
+        with self._runtime.store.transaction("decide") as tx:
+            events = tx.events.pending(limit)
+            due = tx.policies.due(tx.now, limit)
+            sitting = _Sitting(self._runtime, tx, numbers=len(events) + len(due))
+            for event in events:
+                sitting.hear(event)
+            for model, policy, key in due:
+                sitting.look(model, policy, key)
+            sitting.close()
+            next_at = tx.policies.next_due()
+        sitting.report()
+        return len(events) + len(due), sitting.fired, next_at
+
+    def _one_by_one(self) -> tuple[int, int, datetime | None]:
+        """Decide the next event alone, and make it a dead letter when that fails again."""
+        try:
+            return self._batch(1)
+        except StoreError:
+            raise
+        except Exception as error:  # the row records it, whatever it was
+            with self._runtime.store.transaction("bury") as tx:
+                events = tx.events.pending(1)
+                for event in events:
+                    tx.events.mark_dead(event.id, reason=f"{type(error).__name__}: {error}")
+                    self._runtime.log.error("event.dead", event_id=event.id, error=repr(error), exc_info=True)
+                    self._runtime.metrics.events.labels(event.origin, "dead").inc()
+                for model, policy, key in [] if events else tx.policies.due(tx.now, 1):
+                    tx.policies.drop_state(model, policy, key)
+                    self._runtime.log.error("policy.state_dropped", model=model, policy=policy, key=key)
+            return 1, 0, None
+
+    def activate(self, *, actor: str) -> None:
+        """Make the runtime's configuration the one that decides: keep it, and deal with policies that changed or are gone."""
+        config = self._runtime.config
+        policies = [policy for model in config.models.values() for policy in model.policies.values()]
+        with self._runtime.store.transaction("activate") as tx:
+            tx.people.activate(version=config.version, body=config.normal_form, actor=actor, policies=policies)
+            for name in config.models:
+                tx.models.ensure(name)
+            self._settle_states(tx)
+            for policy in policies:
+                if isinstance(policy.on, MaxAge) and tx.policies.state(policy.model, policy.name, "") is None:
+                    tx.policies.save_state(policy, "", PolicyState(on_hash=policy.on_hash, due_at=tx.now))
+        self._runtime.bells.ring(self.name)
+
+    def _settle_states(self, tx: Transaction) -> None:
+        models = self._runtime.config.models
+        for model, name, key, version, state in tx.policies.states():
+            policy = models[model].policies.get(name) if model in models else None
+            if policy is None:
+                if state.held_count and state.stage is not None:
+                    decision = policy_removed(model, name, version, key, state)
+                    seq = tx.policies.take_numbers(1)
+                    tx.policies.add_decision(decision, seq=seq, event_id=None, run_id=None)
+                tx.policies.drop_state(model, name, key)
+            elif state.on_hash != policy.on_hash or version != policy.version:
+                tx.policies.touch(model, name, key)
+
+
+class _Sitting:
+    """One transaction of deciding: what was looked up in it, and what it concluded."""
+
+    def __init__(self, runtime: Runtime, tx: Transaction, *, numbers: int) -> None:
+        self._runtime = runtime
+        self._tx = tx
+        self._config = runtime.config
+        self._seq = tx.policies.take_numbers(numbers) if numbers else 0
+        self._pauses: list[Pause] | None = None
+        self._champions: dict[str, Champion | None] = {}
+        self._refused: Counter[tuple[str, str, str]] = Counter()
+        self._decided: list[tuple[str, int]] = []
+        self._decisions: list[tuple[Decision, str | None]] = []
+        self.fired = 0
+
+    def hear(self, event: Event) -> None:
+        """Decide on one event."""
+        seq = self._number()
+        self._decided.append((event.id, seq))
+        if event.origin == PERSON_ORIGIN and event.type == RETRAIN_REQUESTED:
+            self._hear_press(event, seq)
+            return
+        for policy in self._runtime.index.candidates(event):
+            self._ask(policy, event, seq)
+
+    def look(self, model: str, name: str, key: str) -> None:
+        """Decide on a timer: what a policy holds, or a level that may have become true."""
+        seq = self._number()
+        spec = self._config.models.get(model)
+        policy = spec.policies.get(name) if spec else None
+        state = self._tx.policies.state(model, name, key)
+        if spec is None or policy is None or state is None:
+            self._tx.policies.drop_state(model, name, key)
+            return
+        now = self._tx.now
+        conclusion = decide(policy, state, key=key, event=None, facts=self._facts(spec, policy, key), now=now)
+        self._write(spec, policy, key, None, conclusion, seq)
+
+    def close(self) -> None:
+        """Write what belongs to the batch as a whole."""
+        self._tx.events.mark_processed(self._decided)
+        self._tx.policies.count_refusals(self._refused)
+
+    def report(self) -> None:
+        """Log and count the decisions, once they are durable."""
+        for decision, run_id in self._decisions:
+            self._runtime.metrics.decisions.labels(decision.model, decision.policy, decision.kind, decision.stage).inc()
+            self._runtime.log.info(
+                "decision",
+                kind=decision.kind,
+                model=decision.model,
+                policy=decision.policy,
+                key=decision.key,
+                stage=decision.stage,
+                reason=decision.reason,
+                run_id=run_id,
+            )
+
+    def _number(self) -> int:
+        number = self._seq
+        self._seq += 1
+        return number
+
+    def _ask(self, policy: Policy, event: Event, seq: int) -> None:
+        spec = self._config.models[policy.model]
+        champion = self._champion(policy.model)
+        scope = event_scope(event, model=policy.model, labels=spec.labels, champion=champion)
+        selection = select(policy, event, scope)
+        if selection.outcome == "skip":
+            self._refused[policy.model, policy.name, selection.trace[-1].stage] += 1
+            return
+        if selection.outcome == "error":
+            decision = refuse(policy, selection)
+            self._tx.policies.add_decision(decision, seq=seq, event_id=event.id, run_id=None)
+            self._decisions.append((decision, None))
+            return
+        key = selection.key
+        state = self._tx.policies.state(policy.model, policy.name, key)
+        conclusion = decide(
+            policy,
+            state,
+            key=key,
+            event=event,
+            opening=selection.trace,
+            facts=self._facts(spec, policy, key),
+            now=self._tx.now,
+            scope=scope,
+        )
+        self._write(spec, policy, key, event, conclusion, seq)
+
+    def _hear_press(self, event: Event, seq: int) -> None:
+        spec = self._config.models.get(event.subject or "")
+        if spec is None:
+            reason = f"no model {event.subject!r} is configured"
+            self._tx.policies.add_decision(
+                Decision(
+                    kind="SKIP",
+                    model=event.subject or "",
+                    policy=MANUAL,
+                    policy_version="",
+                    key="",
+                    stage="press",
+                    reason=reason,
+                    trace=(),
+                ),
+                seq=seq,
+                event_id=event.id,
+                run_id=None,
+            )
+            return
+        press = Policy(model=spec.name, name=MANUAL, on=Leaf(), version="", on_hash=MANUAL)
+        conclusion = decide_press(
+            spec.name,
+            spec.training.concurrency,
+            self._config.version,
+            event=event,
+            facts=self._facts(spec, press, ""),
+            now=self._tx.now,
+        )
+        data = event.data if isinstance(event.data, dict) else {}
+        self._write(
+            spec,
+            None,
+            "",
+            event,
+            conclusion,
+            seq,
+            params=data.get("params") or {},
+            actor=data.get("actor"),
+        )
+
+    def _write(
+        self,
+        spec: ModelSpec,
+        policy: Policy | None,
+        key: str,
+        event: Event | None,
+        conclusion: Conclusion,
+        seq: int,
+        *,
+        params: dict[str, object] | None = None,
+        actor: str | None = None,
+    ) -> None:
+        """Write a conclusion: the decision, what became of the causes, the run, and the policy's state."""
+        decision, rows = conclusion.decision, self._tx.policies
+        name = decision.policy
+        cause = None if event is None else _cause(event)
+        run_id = None
+        if decision.kind == "FIRE":
+            run_id = decision.joins_run or self._tx.runs.new_id()
+        decision_id = rows.add_decision(decision, seq=seq, event_id=event.id if event else None, run_id=run_id)
+        self._decisions.append((decision, run_id))
+        if run_id is not None:
+            causes = rows.collected(spec.name, name, key)
+            if cause is not None:
+                causes.append(cause)
+            if not causes:
+                causes.append(_timer_cause(spec.name, decision, self._tx.now))
+            self._fire(spec, decision, decision_id, run_id, causes, event, params or {}, actor)
+        if conclusion.causes == "collect" and cause is not None and event is not None:
+            rows.collect(spec.name, name, key, replace(cause, time=event_time(event)))
+            if conclusion.keep_since is not None:
+                rows.drop_causes(spec.name, name, key, before=conclusion.keep_since)
+        elif conclusion.causes in ("take", "drop"):
+            rows.drop_causes(spec.name, name, key)
+        if policy is not None:
+            rows.save_state(policy, key, conclusion.state)
+
+    def _fire(
+        self,
+        spec: ModelSpec,
+        decision: Decision,
+        decision_id: str,
+        run_id: str,
+        causes: Sequence[Cause],
+        event: Event | None,
+        params: dict[str, object],
+        actor: str | None,
+    ) -> None:
+        self.fired += 1
+        runs = self._tx.runs
+        for replaced in decision.replaces:
+            self._replace(replaced, run_id)
+        if decision.joins_run is None:
+            runs.add(
+                Run(
+                    id=run_id,
+                    model=spec.name,
+                    policy=decision.policy,
+                    policy_version=decision.policy_version,
+                    config_version=self._config.version,
+                    key=decision.key,
+                    state="QUEUED",
+                    cause="decided",
+                    reason="",
+                    decision_id=decision_id,
+                    decided_at=self._tx.now,
+                    params=params,
+                    actor=actor,
+                    traceparent=_traceparent(event),
+                    started_at=None,
+                    finished_at=None,
+                    champion_id=None,
+                    epoch=None,
+                    stop_as=None,
+                    awaiting_since=None,
+                )
+            )
+        elif params:
+            queued = runs.get(run_id)
+            runs.set(run_id, params={**(queued.params if queued else {}), **params})
+        runs.add_causes(run_id, decision_id, causes)
+
+    def _replace(self, run_id: str, by: str) -> None:
+        run = self._tx.runs.get(run_id)
+        if run is None or run.state == "PROMOTING":
+            return
+        if run.state == "TRAINING":
+            self._tx.runs.set(run_id, stop_as="SUPERSEDED", reason=f"replaced by {by}")
+        elif run.state in ("QUEUED", "JUDGING"):
+            self._tx.runs.move(run, "SUPERSEDED", cause="replaced", reason=f"replaced by {by}")
+
+    def _facts(self, spec: ModelSpec, policy: Policy, key: str) -> Facts:
+        if self._pauses is None:
+            self._pauses = self._tx.people.pauses()
+        mine = ("", spec.name, f"{spec.name}/{policy.name}")
+        pauses = [pause for pause in self._pauses if pause.target in mine]
+        champion = self._champion(spec.name)
+        return self._tx.policies.facts(policy, key, champion=champion, labels=spec.labels, pauses=pauses)
+
+    def _champion(self, model: str) -> Champion | None:
+        if model not in self._champions:
+            self._champions[model] = self._tx.models.champion(model)
+        return self._champions[model]
+
+
+def _cause(event: Event) -> Cause:
+    return Cause(
+        event_id=event.id,
+        type=event.type,
+        origin=event.origin,
+        subject=event.subject,
+        time=event.time,
+    )
+
+
+def _timer_cause(model: str, decision: Decision, now: datetime) -> Cause:
+    stage = decision.trace[0].stage if decision.trace else "timer"
+    return Cause(event_id=None, type=f"timer.{stage}", origin="timer", subject=model, time=now)
+
+
+def _traceparent(event: Event | None) -> str | None:
+    value = event.extensions.get("traceparent") if event is not None else None
+    return value if isinstance(value, str) else None

@@ -1,0 +1,227 @@
+"""What the loops share: the store, the configuration in force, the plugins, and the bells by which they wake each other."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Protocol
+
+from controller.clock import Clock, Ids, Random
+from controller.config import Config, models_from_normal_form, plugin_options
+from controller.core.index import PolicyIndex
+from controller.core.model import Champion, Run, Version
+from controller.core.policy import ModelSpec, Training
+from controller.errors import GiveUp, NotFound
+from controller.plugins import guarded, load
+from controller.ports import (
+    Launcher,
+    LauncherContext,
+    Log,
+    Notifier,
+    NotifierContext,
+    Promoter,
+    PromoterContext,
+    Target,
+)
+from controller.store import Store, Transaction
+from controller.telemetry import Metrics
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Ticked:
+    """What a tick came to."""
+
+    #: How many rows it dealt with; more than 0 means: look again at once, there may be more.
+    worked: int = 0
+    #: When there is something to do next, as far as is known; None: only when woken.
+    next_at: datetime | None = None
+
+
+class Loop(Protocol):
+    """One step of the flow."""
+
+    #: Its name in logs, metrics and health.
+    name: str
+
+    def tick(self, now: datetime) -> Ticked:
+        """Do what is to do at `now`. Safe to call at any time, and after a crash at any point."""
+        ...
+
+
+@dataclass(slots=True)
+class Bells:
+    """Wake-ups between loops: hints that save the wait for the sweep, never messages."""
+
+    _ringers: dict[str, Callable[[], None]] = field(default_factory=dict)
+
+    def hang(self, loop: str, ring: Callable[[], None]) -> None:
+        """Say how a loop is woken."""
+        self._ringers[loop] = ring
+
+    def ring(self, *loops: str) -> None:
+        """Wake loops; one that has no bell sweeps on its own."""
+        for loop in loops:
+            ringer = self._ringers.get(loop)
+            if ringer is not None:
+                ringer()
+
+
+class Complaints:
+    """What is wrong at the moment, by who says so; shown in `/readyz` and `status`."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._reasons: dict[tuple[str, str], str] = {}
+
+    def set(self, who: str, what: str, reason: str | None) -> bool:
+        """Note or (None) clear a complaint; return whether anything changed."""
+        with self._lock:
+            before = self._reasons.get((who, what))
+            if reason is None:
+                self._reasons.pop((who, what), None)
+            else:
+                self._reasons[who, what] = reason
+            return before != reason
+
+    def all(self) -> list[str]:
+        """Return every complaint, as sentences."""
+        with self._lock:
+            return [f"{who}: {reason}" for (who, _), reason in sorted(self._reasons.items())]
+
+
+class Runtime:
+    """The installation as it runs now. A reload swaps the configuration in one assignment."""
+
+    def __init__(
+        self,
+        *,
+        config: Config,
+        store: Store,
+        clock: Clock,
+        random: Random,
+        ids: Ids,
+        log: Log,
+        metrics: Metrics,
+        owner: str,
+    ) -> None:
+        self.store = store
+        self.clock = clock
+        self.random = random
+        self.ids = ids
+        self.log = log
+        self.metrics = metrics
+        #: Id of the state directory; local jobs of another owner are not ours to watch.
+        self.owner = owner
+        self.bells = Bells()
+        self.complaints = Complaints()
+        self._launchers: dict[str, Launcher] = {}
+        self._promoters: dict[str, Promoter] = {}
+        self._notifiers: dict[str, Notifier] = {}
+        self._old: dict[str, Mapping[str, ModelSpec]] = {}
+        self.use(config)
+
+    def use(self, config: Config) -> None:
+        """Make a configuration the one in force."""
+        policies = [policy for model in config.models.values() for policy in model.policies.values()]
+        self.index = PolicyIndex(policies)
+        self._old[config.version] = config.models
+        self.config = config
+
+    @property
+    def state_dir(self) -> Path:
+        """The folder of everything that is not in the database: runs, socket, owner id."""
+        return self.config.state_dir
+
+    def model(self, name: str) -> ModelSpec:
+        """Return a configured model; raises `NotFound`."""
+        spec = self.config.models.get(name)
+        if spec is None:
+            known = ", ".join(sorted(self.config.models)) or "none"
+            raise NotFound(f"no model {name!r} is configured", hint=f"configured: {known}")
+        return spec
+
+    def spec_of(self, tx: Transaction, run: Run) -> ModelSpec:
+        """Return the model as it was configured when the run was decided; a run keeps that."""
+        models = self._old.get(run.config_version)
+        if models is None:
+            body = tx.people.configuration(run.config_version)
+            if body is None:
+                raise GiveUp(f"configuration {run.config_version!r} of run {run.id} is not in the store")
+            models = self._old[run.config_version] = models_from_normal_form(body)
+        return models[run.model]
+
+    def launcher(self, name: str) -> Launcher:
+        """Return a launcher by name, made on first use; raises `PluginError`."""
+        if name not in self._launchers:
+            cls = load("launchers", name)
+            settings = self.config.launchers.get(name) or cls.Settings()
+            context = LauncherContext(base=self.config.base, state=self.state_dir, clock=self.clock, log=self.log)
+            self._launchers[name] = guarded(cls(settings, context), f"launcher.{name}")
+        return self._launchers[name]
+
+    def launcher_options(self, training: Training, options: Mapping[str, Any]) -> Any:
+        """Return the launcher's own options of a model, templates filled in; raises `PluginError` when it refuses them."""
+        return plugin_options("launchers", training.launcher, options, base=self.config.base)
+
+    def promoter(self, spec: ModelSpec, position: int) -> Promoter:
+        """Return a model's promoter by its place (from 1)."""
+        wanted = spec.promoters[position - 1]
+        key = f"{wanted.type}:{sorted(wanted.options.items(), key=str)!r}"
+        if key not in self._promoters:
+            cls = load("promoters", wanted.type)
+            options = plugin_options("promoters", wanted.type, wanted.options, base=self.config.base)
+            context = PromoterContext(base=self.config.base, state=self.state_dir, log=self.log)
+            self._promoters[key] = guarded(cls(options, context), f"promoter.{wanted.type}")
+        return self._promoters[key]
+
+    def notifier(self, name: str) -> Notifier:
+        """Return a notifier by name, made on first use."""
+        if name not in self._notifiers:
+            cls = load("notifiers", name)
+            context = NotifierContext(base=self.config.base, log=self.log)
+            self._notifiers[name] = guarded(cls(cls.Options(), context), f"notifier.{name}")
+        return self._notifiers[name]
+
+
+def target_of(version: Version) -> Target:
+    """Return a version as a promoter sees it."""
+    return Target(
+        version_id=version.id,
+        number=version.number,
+        artifact=version.artifact,
+        artifact_digest=version.artifact_digest,
+        metrics=version.metrics,
+        run_id=version.run_id,
+    )
+
+
+def champion_for_job(champion: Champion | None) -> str:
+    """Return the value of RETRAIN_CHAMPION: JSON, or empty without one."""
+    from controller.store.dialect import dump_json
+
+    if champion is None:
+        return ""
+    return dump_json(
+        {
+            "version": champion.number,
+            "id": champion.version_id,
+            "artifact": champion.artifact,
+            "metrics": dict(champion.metrics),
+        }
+    )
+
+
+def notify_people(
+    tx: Transaction,
+    spec: ModelSpec,
+    kind: str,
+    title: str,
+    *,
+    run_id: str | None = None,
+    **body: Any,
+) -> None:
+    """Put a message to people of this model into the outbox."""
+    tx.outbox.add(spec.notify, kind=kind, title=title, model=spec.name, run_id=run_id, body=body)

@@ -1,0 +1,1 @@
+"""What starts jobs: one launcher each, found through entry points (`controller.launchers`)."""

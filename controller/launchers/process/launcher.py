@@ -1,0 +1,278 @@
+"""Jobs as processes on this machine, which outlive the daemon.
+
+The daemon may die or be upgraded while a training runs for hours. So it never is the job's parent: it starts a *shim*, a few lines
+of POSIX sh (`shim.sh`), with a session of its own; the shim starts the job in another session and waits for it. What happened is
+told by records in the attempt's folder (the shim's header lists them), never by what a daemon remembers. A later daemon reads them.
+
+- **Once.** The shim claims the folder with an exclusive create before it starts anything. A second shim for the same attempt finds
+  the claim and leaves, so that `launch` may be repeated by anybody, also after a crash between starting and storing the handle.
+- **Identity.** A pid alone means nothing: the job is (pid, start time, boot id), the shim is a pid whose command line names the folder.
+  Signals go through a pidfd that was opened before the identity was checked, so a reused pid is never hit.
+- **Stopping** reaches the job's session and group, its descendants, and every process that carries its `RETRAIN_ATTEMPT_ID`,
+  which finds daemons that left all of these. The shim and its log are spared: they write the end.
+
+What it does not do: limit memory or disk, isolate jobs from each other, or run anywhere but on Linux (it needs /proc, pidfd and
+`setsid` of util-linux). Under systemd the daemon's unit needs `KillMode=process`.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import ClassVar
+
+from controller.errors import RetryLater
+from controller.launchers.process.attempt import (
+    SHELL,
+    SHIM,
+    find_members,
+    folder_of,
+    is_shim,
+    known_handle,
+    make_handle,
+    search_shim,
+    shim_alive,
+    shim_pid,
+)
+from controller.launchers.process.options import ProcessOptions, ProcessSettings
+from controller.launchers.process.output import Segments
+from controller.launchers.process.processes import group_alive
+from controller.launchers.process.records import read_claim, read_exit, read_started, written_at
+from controller.launchers.process.starting import Machine, find_program, job_environment, spawn_shim
+from controller.launchers.process.watcher import Watcher
+from controller.ports import Handle, LauncherContext, LogChunk, Observation, Order
+
+
+#: How long `stop` waits for a shim that has only just begun, and then for killed processes to be gone.
+_START_SECONDS, _KILL_SECONDS = 2.0, 2.0
+#: How long `log` waits for the last output of a job that has ended, and how long after the end that makes sense.
+_DRAIN_SECONDS, _DRAIN_WINDOW_SECONDS = 0.2, 2.0
+_POLL_SECONDS = 0.005
+
+
+class ProcessLauncher:
+    """Starts, finds, observes and stops jobs on this machine; see the module."""
+
+    Settings: ClassVar[type[ProcessSettings]] = ProcessSettings
+    Options: ClassVar[type[ProcessOptions]] = ProcessOptions
+    searchable: ClassVar[bool] = True
+    local: ClassVar[bool] = True
+
+    def __init__(self, settings: ProcessSettings, context: LauncherContext) -> None:
+        self._settings = settings
+        self._context = context
+        self._watcher = Watcher(context.log)
+        self._machine = Machine()
+        self._pause = threading.Event()
+
+    def slots(self) -> int:
+        return self._settings.slots
+
+    # ------------------------------------------------------------------------------------------- start and find
+
+    def launch(self, order: Order) -> Handle:
+        """Start the shim and return at once; the job begins about two milliseconds later.
+
+        The handle names the folder and the shim's pid, which is all that is known at that time; the rest is read from the records.
+        """
+        folder = order.folder.absolute()
+        with _looking(folder):
+            if (folder / "claim").exists():
+                return known_handle(order)
+        options: ProcessOptions = order.options
+        workdir = self._context.base.absolute() / options.workdir
+        environment = job_environment(options, order)
+        command = [
+            find_program(options.command[0], workdir, environment.get("PATH", os.defpath)),
+            *options.command[1:],
+        ]
+        niceness = min(
+            19,
+            os.getpriority(os.PRIO_PROCESS, 0)
+            + (self._settings.nice if options.nice is None else options.nice),
+        )
+        tools = self._machine.tools()
+        argv = [
+            *(
+                SHELL,
+                str(SHIM),
+                str(folder),
+                self._machine.boot_id(),
+                str(niceness),
+                str(self._settings.log_cap // 3),
+            ),
+            *(tools.path, tools.setsid, tools.nice, str(workdir), *command),
+        ]
+        pid = spawn_shim(argv, environment, niceness, self._machine.given_descriptors())
+        self._watcher.follow(str(folder), pid)
+        return make_handle(order, pid)
+
+    def find(self, order: Order) -> Handle | None:
+        """Return the handle of a claimed attempt, or of a shim on its way to the claim.
+
+        Without a claim it reads the command lines of all processes (milliseconds): ask after a crash, not before each launch.
+        """
+        folder = order.folder.absolute()
+        with _looking(folder):
+            if (folder / "claim").exists():
+                return known_handle(order)
+            shim = search_shim(folder)
+            return None if shim is None else make_handle(order, shim)
+
+    # -------------------------------------------------------------------------------------------------- observe
+
+    def observe(self, handle: Handle) -> Observation:
+        folder = folder_of(handle)
+        with _looking(folder):
+            if (end := self._end(folder)) is not None:
+                return end
+            claim = read_claim(folder)
+            if claim is not None and claim.boot_id != self._machine.boot_id():
+                return Observation(
+                    state="lost",
+                    reason="host was rebooted",
+                    started_at=written_at(folder / "started"),
+                )
+            job = read_started(folder)
+            if shim_alive(folder, handle) or (job is not None and job.alive()):
+                facts = {} if job is None else {"pid": job.pid}
+                return Observation(
+                    state="running", started_at=written_at(folder / "started"), facts=facts
+                )
+            # The end may have been recorded between the first look and the last.
+            if (end := self._end(folder)) is not None:
+                return end
+            reason = (
+                "the process is gone and left no exit code"
+                if job
+                else "the job was never started: its shim ended before"
+            )
+            return Observation(
+                state="lost", reason=reason, started_at=written_at(folder / "started")
+            )
+
+    def _end(self, folder: Path) -> Observation | None:
+        code = read_exit(folder)
+        if code is None:
+            return None
+        job = read_started(folder)
+        return Observation(
+            state="succeeded" if code == 0 else "failed",
+            reason=self._reason(folder, code, started=job is not None),
+            exit_code=code,
+            started_at=written_at(folder / "started"),
+            finished_at=written_at(folder / "exit"),
+            facts={} if job is None else {"pid": job.pid},
+        )
+
+    def _reason(self, folder: Path, code: int, *, started: bool) -> str:
+        if not started:
+            return f"the job was not started: its working directory or record cannot be used (exit code {code})"
+        if code in (126, 127):
+            first_line = Segments(folder).read(0, 300).data.partition(b"\n")[0]
+            if first_line.startswith(b"setsid: "):
+                return first_line.decode(errors="replace").removeprefix("setsid: ")
+        if code > 128:
+            try:
+                return f"killed by signal {code - 128} ({signal.Signals(code - 128).name})"
+            except ValueError:
+                return f"exit code {code}"
+        return f"exit code {code}"
+
+    # ----------------------------------------------------------------------------------------------------- stop
+
+    def stop(self, handle: Handle, *, force: bool) -> None:
+        """Signal every process of the attempt that can be found; with `force` until none is left, for at most two seconds.
+
+        After the job's own end it reaches what the job left behind.
+        """
+        folder = folder_of(handle)
+        with _looking(folder):
+            claim = read_claim(folder)
+            if claim is not None and claim.boot_id != self._machine.boot_id():
+                return
+            self._wait(
+                lambda: read_started(folder) is not None or not shim_alive(folder, handle),
+                _START_SECONDS,
+            )
+            if not force:
+                self._signal_all(folder, handle, signal.SIGTERM)
+                # What is stopped does not see TERM before it goes on.
+                self._signal_all(folder, handle, signal.SIGCONT)
+                return
+            self._wait(lambda: not self._signal_all(folder, handle, signal.SIGKILL), _KILL_SECONDS)
+
+    def _signal_all(self, folder: Path, handle: Handle, number: signal.Signals) -> int:
+        """Signal each process of the attempt once; return how many there were."""
+        members = find_members(folder, shim_pid(folder, handle), handle["attempt"])
+        for member in members:
+            try:
+                member.signal(number)
+            except PermissionError:
+                self._context.log.warning(
+                    "job.signal_refused", folder=str(folder), pid=member.pid, signal=number.name
+                )
+        return len(members)
+
+    def _wait(self, done: Callable[[], bool], seconds: float) -> None:
+        # Counted, not timed: under a clock that a test moves by hand, this must end too.
+        for _ in range(int(seconds / _POLL_SECONDS)):
+            if done():
+                return
+            self._pause.wait(_POLL_SECONDS)
+
+    # ------------------------------------------------------------------------------------------ watch, log, forget
+
+    def watch(self, handle: Handle, changed: Callable[[], None]) -> None:
+        """Call `changed()` when the shim ends, at once when it has; should it die before its job, when the job ends too."""
+        folder = folder_of(handle)
+
+        def shim_ended() -> None:
+            changed()
+            job = read_started(folder)
+            if job is not None and job.alive():
+                self._watcher.follow(str(folder), job.pid, changed, still=job.alive)
+
+        with _looking(folder):
+            shim = shim_pid(folder, handle)
+            self._watcher.follow(str(folder), shim, shim_ended, still=lambda: is_shim(shim, folder))
+
+    def log(self, handle: Handle, offset: int, limit: int) -> LogChunk:
+        """Read the output; offsets count what the job wrote, also what was cut. An empty answer means: nothing more yet.
+
+        Just after the end it waits up to 0.2 s for the last bytes on their way through the pipe.
+        """
+        folder = folder_of(handle)
+        with _looking(folder):
+            chunk = Segments(folder).read(offset, limit)
+            if not chunk.data and limit > 0 and self._draining(folder):
+                shim = shim_pid(folder, handle)
+                self._wait(
+                    lambda: bool(Segments(folder).read(offset, 1).data) or not group_alive(shim),
+                    _DRAIN_SECONDS,
+                )
+                chunk = Segments(folder).read(offset, limit)
+            return chunk
+
+    def _draining(self, folder: Path) -> bool:
+        ended_at = written_at(folder / "exit")
+        return (
+            ended_at is not None
+            and abs((self._context.clock.now() - ended_at).total_seconds()) < _DRAIN_WINDOW_SECONDS
+        )
+
+    def forget(self, handle: Handle) -> None:
+        self._watcher.forget(str(folder_of(handle)))
+
+
+@contextmanager
+def _looking(folder: Path) -> Iterator[None]:
+    """Turn what the file system refuses into a failed look."""
+    try:
+        yield
+    except OSError as error:
+        raise RetryLater(f"cannot read the records in {str(folder)!r}: {error}") from error

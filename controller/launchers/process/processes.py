@@ -1,0 +1,86 @@
+"""The processes of this machine, as /proc tells of them.
+
+A pid is only a number that will be given out again, so a process here is a pid with its start time, and a signal goes through a
+pidfd that was opened before that pair was checked.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+
+@contextmanager
+def gone_is_fine() -> Iterator[None]:
+    try:
+        yield
+    except ProcessLookupError:
+        return
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Process:
+    pid: int
+    parent: int
+    group: int
+    session: int
+    #: Clock ticks since boot.
+    start: int
+    #: One letter, as in ps.
+    state: str
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send the signal to this very process, or to nobody. Raises PermissionError."""
+        with gone_is_fine():
+            descriptor = os.pidfd_open(self.pid)
+            try:
+                now = read_process(self.pid)
+                if now is not None and now.start == self.start:
+                    signal.pidfd_send_signal(descriptor, number)
+            finally:
+                os.close(descriptor)
+
+
+def read_process(pid: int) -> Process | None:
+    stat = read_proc(pid, "stat")
+    # The name in parentheses is chosen by the process and may itself hold parentheses and spaces.
+    fields = stat.rpartition(b")")[2].split()
+    if not fields:
+        return None
+    parent, group, session = (int(value) for value in fields[1:4])
+    return Process(
+        pid=pid,
+        parent=parent,
+        group=group,
+        session=session,
+        start=int(fields[19]),
+        state=fields[0].decode(),
+    )
+
+
+def read_proc(pid: int, name: Literal["stat", "cmdline", "environ"]) -> bytes:
+    """Return a file of a process; empty when it is gone or belongs to somebody else."""
+    try:
+        with Path(f"/proc/{pid}/{name}").open("rb", buffering=0) as file:
+            return file.readall() or b""
+    except (FileNotFoundError, ProcessLookupError, PermissionError):
+        return b""
+
+
+def all_pids() -> list[int]:
+    return [int(name) for name in os.listdir("/proc") if name.isdigit()]
+
+
+def group_alive(group: int) -> bool:
+    try:
+        os.killpg(group, 0)
+    except PermissionError:
+        return True
+    except ProcessLookupError:
+        return False
+    return True

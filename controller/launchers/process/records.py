@@ -1,0 +1,65 @@
+"""What the shim writes into an attempt's folder, read back.
+
+A record is one line, written by one write(2). What has no newline, or another form, does not count.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from controller.launchers.process.processes import read_process
+
+_CLAIM = re.compile(r"\d+ [\w-]+\n")
+_STARTED = re.compile(r"\d+ \d+\n")
+_EXIT = re.compile(r"\d{1,3}\n")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Claim:
+    shim: int
+    boot_id: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Job:
+    pid: int
+    start: int
+
+    def alive(self) -> bool:
+        process = read_process(self.pid)
+        return process is not None and process.start == self.start and process.state not in "ZX"
+
+
+def read_claim(folder: Path) -> Claim | None:
+    record = _read_record(folder / "claim", _CLAIM)
+    return None if record is None else Claim(shim=int(record[0]), boot_id=record[1])
+
+
+def read_started(folder: Path) -> Job | None:
+    record = _read_record(folder / "started", _STARTED)
+    return None if record is None else Job(pid=int(record[0]), start=int(record[1]))
+
+
+def read_exit(folder: Path) -> int | None:
+    """Return the exit code as sh gives it: above 128 for a signal."""
+    record = _read_record(folder / "exit", _EXIT)
+    return None if record is None else int(record[0])
+
+
+def written_at(path: Path) -> datetime | None:
+    try:
+        return datetime.fromtimestamp(path.stat().st_mtime, UTC)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+
+
+def _read_record(path: Path, form: re.Pattern[str]) -> list[str] | None:
+    """Return the fields of a record; None when there is none, or only a part of one (a full disk, a power cut)."""
+    try:
+        content = path.read_bytes().decode(errors="replace")
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    return content.split() if form.fullmatch(content) else None

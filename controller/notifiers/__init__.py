@@ -1,0 +1,1 @@
+"""What tells people, found through entry points (`controller.notifiers`)."""

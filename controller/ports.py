@@ -1,0 +1,329 @@
+"""What a plugin is: the protocols, and the records that cross them.
+
+A plugin is a class with a pydantic model `Options`, built as `Plugin(options, context)`, and found by its name through an
+entry point (`plugins.py`). Constructors only store: they open nothing and start nothing.
+A plugin that cannot do something raises `RetryLater` (the same call may succeed) or `GiveUp` (it never will); anything else it raises
+is taken for a bug, logged with its traceback, and treated as `RetryLater`.
+The suites in `controller.testing` state these promises as tests.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal, Protocol
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, WithJsonSchema
+from pydantic_core import PydanticCustomError
+
+from controller.clock import Clock, Random
+from controller.core.duration import parse_duration
+from controller.core.model import Json, LedgerEntry, NewEvent, Notification, Receipt
+
+
+class PluginOptions(BaseModel):
+    """Base of every plugin's `Options`: an unknown key is an error, and a loaded value does not change."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+def refusal(message: str, *, hint: str = "") -> PydanticCustomError:
+    """Return the error that a validator of `Options` raises: a sentence for people, which is shown as it is."""
+    return PydanticCustomError("refused", "{message}", {"message": message, "hint": hint})
+
+
+def _read_duration(value: Any) -> timedelta:
+    if isinstance(value, timedelta):
+        return value
+    try:
+        return parse_duration(value if isinstance(value, str) else repr(value))
+    except ValueError as error:
+        raise refusal(str(error)) from None
+
+
+#: A length of time in a plugin's `Options`: `30s`, `5m`, `7d`, or ISO 8601; never negative.
+Duration = Annotated[
+    timedelta,
+    BeforeValidator(_read_duration),
+    WithJsonSchema({"type": "string", "description": "A duration: 30s, 5m, 6h, 7d, or ISO 8601"}),
+]
+
+
+class Log(Protocol):
+    """A structured logger: a constant event name, and fields."""
+
+    def debug(self, event: str, **fields: Any) -> Any: ...
+    def info(self, event: str, **fields: Any) -> Any: ...
+    def warning(self, event: str, **fields: Any) -> Any: ...
+    def error(self, event: str, **fields: Any) -> Any: ...
+
+
+# ---------------------------------------------------------------------------------------------------- sources
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Batch:
+    """What a source hands over at once: stored in one transaction, or not at all."""
+
+    events: Sequence[NewEvent]
+    #: What the source remembers once the events are durable.
+    ledger: Sequence[LedgerEntry] = ()
+
+
+class Stop(Protocol):
+    """Tells a streaming source to end."""
+
+    def is_set(self) -> bool: ...
+    def wait(self, timeout: float | None = None) -> bool: ...
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SourceContext:
+    """What a source may use of the controller."""
+
+    #: The source's name in the configuration: the `origin` of its events.
+    name: str
+    #: Relative paths in its options start here: the folder of the configuration.
+    base: Path
+    clock: Clock
+    random: Random
+    log: Log
+    #: Store a batch; returns after the commit, one receipt an event in order.
+    #: Raises `StoreBusy` when the store cannot take it: nothing was written, try again later.
+    emit: Callable[[Batch], Sequence[Receipt]]
+    #: Read what this source remembers: all keys with this prefix, as (key, value).
+    recall: Callable[[str], Mapping[str, Json]]
+    #: Say how the source is: a reason when something is wrong (it shows in `/readyz`), None when it is well again.
+    #: The first argument names the complaint, so that several can stand side by side.
+    complain: Callable[[str, str | None], None]
+
+
+class StreamSource(Protocol):
+    """A source that runs for as long as the daemon does, in a thread of its own."""
+
+    Options: ClassVar[type[BaseModel]]
+
+    def run(self, stop: Stop) -> None:
+        """Emit events until `stop` is set; return soon (≤ 1 s) after it is.
+
+        Acknowledges upstream only after `emit` returned. May emit the same event again: identity makes it harmless.
+        An exception ends this run; the controller logs it, complains, and calls `run` again after a backoff.
+        """
+        ...
+
+
+class TimedSource(Protocol):
+    """A source that has something to do at certain instants; the ticker calls it, on the leader only."""
+
+    Options: ClassVar[type[BaseModel]]
+
+    def poll(self, now: datetime) -> datetime | None:
+        """Emit whatever is due at `now`, and return the next instant to be called at (None: never).
+
+        Called at start, and at or after each instant it returned; catching up after a downtime is its own matter.
+        """
+        ...
+
+
+#: One of the shapes above; pushed sources (webhooks) get theirs with the webhooks.
+Source = StreamSource | TimedSource
+
+
+# -------------------------------------------------------------------------------------------------- launchers
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LauncherContext:
+    """What a launcher may use of the controller."""
+
+    base: Path
+    #: The state directory; a launcher keeps its files below it.
+    state: Path
+    clock: Clock
+    log: Log
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Order:
+    """What to start: one attempt at one job. Equal `attempt_id`, equal order."""
+
+    run_id: str
+    job_id: str
+    attempt_id: str
+    #: From 1.
+    attempt: int
+    model: str
+    candidate: str
+    #: The folder of this attempt on the daemon's disk; exists, and belongs to this attempt alone.
+    folder: Path
+    #: The job contract's variables (design 7): names to values.
+    environment: Mapping[str, str]
+    #: The launcher's own options for this model, expressions filled in: an instance of its `Options`.
+    options: Any
+
+
+#: What a launcher knows a job by; JSON, kept in the store.
+Handle = Mapping[str, Json]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Observation:
+    """What a launcher says of a job now. Note the difference to `Job`, which is what we stored."""
+
+    #: running; succeeded (exit 0); failed; lost (the launcher is sure that it does not run and left no end);
+    #: unreachable (nobody can say).
+    state: Literal["running", "succeeded", "failed", "lost", "unreachable"]
+    #: A sentence: `exit code 3`, `killed by signal 9 (SIGKILL)`, `host was rebooted`.
+    reason: str = ""
+    exit_code: int | None = None
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+    #: Extra facts for people, such as the pid.
+    facts: Mapping[str, Json] = field(default_factory=dict)
+
+
+class Launcher(Protocol):
+    """Starts, finds, observes and stops jobs."""
+
+    #: Settings of the installation, under `launchers:` in the configuration.
+    Settings: ClassVar[type[BaseModel]]
+    #: What a model says under `train:` beside the keys that all launchers share.
+    Options: ClassVar[type[BaseModel]]
+    #: True when `find` is sure; False for a target that cannot be searched (its unclear launches become UNKNOWN).
+    searchable: ClassVar[bool]
+    #: True when its jobs live on this machine, so that only the owner of the state directory may watch them.
+    local: ClassVar[bool]
+
+    def slots(self) -> int | None:
+        """Return how many jobs may be with this launcher at once; None for no limit."""
+        ...
+
+    def launch(self, order: Order) -> Handle:
+        """Start the attempt and return its handle; for an attempt that was started before, return that one's handle.
+
+        Idempotent per `attempt_id`, also across processes: it is called again after a crash.
+        Raises `RetryLater` or `GiveUp` only when the job certainly was not started.
+        """
+        ...
+
+    def find(self, order: Order) -> Handle | None:
+        """Return the handle of this attempt if it was ever started, None if it certainly was not.
+
+        Raises `RetryLater` when that cannot be said now.
+        """
+        ...
+
+    def observe(self, handle: Handle) -> Observation:
+        """Say how the job is. Raises only for a failed look (`RetryLater`), never for a failed job."""
+        ...
+
+    def stop(self, handle: Handle, *, force: bool) -> None:
+        """Ask the job and everything it started to end (TERM), or with `force` end it (KILL). Safe to repeat, safe when it is gone."""
+        ...
+
+    def watch(self, handle: Handle, changed: Callable[[], None]) -> None:
+        """Call `changed()` soon after the job ends, from any thread, at least once; a hint, so doing nothing is legal."""
+        ...
+
+    def log(self, handle: Handle, offset: int, limit: int) -> LogChunk:
+        """Return the log's bytes from `offset`, at most `limit`."""
+        ...
+
+    def forget(self, handle: Handle) -> None:
+        """Let go of what is kept in memory for this job (descriptors, watches); its files stay."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LogChunk:
+    """A piece of a job's log."""
+
+    data: bytes
+    #: Offset to ask for next.
+    next_offset: int
+    #: Bytes between the asked-for offset and `data` that were cut by the log cap.
+    skipped: int = 0
+
+
+# -------------------------------------------------------------------------------------------------- promoters
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PromoterContext:
+    """What a promoter may use of the controller."""
+
+    base: Path
+    #: The state directory; a promoter that must remember something keeps it below.
+    state: Path
+    log: Log
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Target:
+    """A version as a promoter sees it."""
+
+    version_id: str
+    #: Serial number within the model.
+    number: int
+    artifact: str
+    artifact_digest: str | None
+    metrics: Mapping[str, float]
+    run_id: str | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PromotionOrder:
+    """What to make true: `target` serves, where `previous` served before."""
+
+    promotion_id: str
+    model: str
+    target: Target
+    #: None when there was no champion.
+    previous: Target | None
+    actor: str
+    reason: str
+
+
+class Promoter(Protocol):
+    """Carries a promotion out into the world."""
+
+    Options: ClassVar[type[BaseModel]]
+
+    def promote(self, order: PromotionOrder) -> None:
+        """Make `order.target` serve. Safe to repeat: it is called again after a crash."""
+        ...
+
+    def current(self, model: str) -> str | None:
+        """Return the version id that serves according to this promoter, None when there is none; used to read a promotion back."""
+        ...
+
+    def rollback(self, order: PromotionOrder) -> None:
+        """Undo `promote(order)`: `order.previous` serves again, or nothing when there was none. Safe to repeat."""
+        ...
+
+
+# -------------------------------------------------------------------------------------------------- notifiers
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class NotifierContext:
+    """What a notifier may use of the controller."""
+
+    base: Path
+    log: Log
+
+
+class Notifier(Protocol):
+    """Tells people."""
+
+    Options: ClassVar[type[BaseModel]]
+
+    def send(self, notification: Notification) -> None:
+        """Deliver at least once; `notification.id` is stable, so that the receiver can drop a repetition."""
+        ...
+
+
+#: How long a job may take to end after TERM before it is killed, when its model does not say.
+DEFAULT_STOP_GRACE = timedelta(seconds=30)

@@ -1,0 +1,1 @@
+"""What carries a promotion out, found through entry points (`controller.promoters`)."""

@@ -1,0 +1,182 @@
+"""Rows of what came in: events, and what sources remember."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+import sqlalchemy as sa
+
+from controller.core import states
+from controller.core.model import EVENT_ID, Event, Json, LedgerEntry, NewEvent, Receipt
+from controller.store import schema
+from controller.store.rows import record
+
+if TYPE_CHECKING:
+    from controller.store.store import Transaction
+
+_event = schema.event
+_ledger = schema.ledger
+_PENDING = sa.select(_event).where(_event.c.state == "PENDING").order_by(_event.c.id)
+_IDENTITY = sa.select(_event.c.identity, _event.c.id, _event.c.origin, _event.c.source, _event.c.source_id)
+_MARK = (
+    sa.update(_event)
+    .where(_event.c.id == sa.bindparam("event_id"), _event.c.state == "PENDING")
+    .values(state="PROCESSED", decided_seq=sa.bindparam("seq"), decided_at=sa.bindparam("at"))
+)
+
+
+def identity_of(origin: str, source: str, source_id: str, salt: int = 0) -> int:
+    """Return the 64-bit identity of an event: what makes a redelivery harmless.
+
+    `salt` tells apart two events whose digests are equal though their texts differ.
+    """
+    parts = (origin, source, source_id) if salt == 0 else (origin, source, source_id, str(salt))
+    text = "\x1f".join(parts).encode("utf-8", "surrogateescape")
+    return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "big", signed=True)
+
+
+class EventRows:
+    """Events and the ledger, within one transaction."""
+
+    def __init__(self, tx: Transaction) -> None:
+        self._tx = tx
+
+    def add(self, origin: str, events: Sequence[NewEvent], *, domain: str | None = None) -> list[Receipt]:
+        """Store events of one source and return a receipt for each, in order; a known identity writes nothing.
+
+        `domain` stands in for the origin in the identity, when several sources share one.
+        """
+        receipts: list[Receipt | None] = [None] * len(events)
+        waiting = {
+            position: identity_of(domain or origin, event.source, event.source_id)
+            for position, event in enumerate(events)
+        }
+        salt = 0
+        while waiting:
+            collided = self._add_new(origin, events, waiting, receipts)
+            salt += 1
+            waiting = {
+                position: identity_of(domain or origin, events[position].source, events[position].source_id, salt)
+                for position in collided
+            }
+        return [receipt for receipt in receipts if receipt is not None]
+
+    def _add_new(
+        self,
+        origin: str,
+        events: Sequence[NewEvent],
+        waiting: Mapping[int, int],
+        receipts: list[Receipt | None],
+    ) -> list[int]:
+        """Insert what is new, fill in receipts, and return the positions whose digest belongs to another event."""
+        rows = [self._row(origin, events[position], identity) for position, identity in waiting.items()]
+        statement = self._tx.insert(_event).on_conflict_do_nothing(index_elements=["identity"]).returning(_event.c.id)
+        inserted = {row.id for row in self._tx.execute(statement, rows)}
+        duplicates = []
+        for (position, identity), row in zip(waiting.items(), rows, strict=True):
+            if row["id"] in inserted:
+                receipts[position] = Receipt(event_id=row["id"], duplicate=False)
+            else:
+                duplicates.append((position, identity))
+        if not duplicates:
+            return []
+        known = self._known([identity for _, identity in duplicates])
+        collided = []
+        for position, identity in duplicates:
+            event, row = events[position], known[identity]
+            if (row.source, row.source_id) == (event.source, event.source_id):
+                receipts[position] = Receipt(event_id=row.id, duplicate=True)
+            else:
+                collided.append(position)
+        return collided
+
+    def _known(self, identities: Sequence[int]) -> dict[int, Any]:
+        found = {}
+        for start in range(0, len(identities), 500):
+            some = identities[start : start + 500]
+            for row in self._tx.execute(_IDENTITY.where(_event.c.identity.in_(some))):
+                found[row.identity] = row
+        return found
+
+    def _row(self, origin: str, event: NewEvent, identity: int) -> dict[str, Any]:
+        now = self._tx.now
+        return {
+            "id": self._tx.ids.make(EVENT_ID),
+            "identity": identity,
+            "origin": origin,
+            "source": event.source,
+            "source_id": event.source_id,
+            "type": event.type,
+            "subject": event.subject,
+            "time": event.time or now,
+            "received_at": now,
+            "data": event.data,
+            "extensions": dict(event.extensions),
+            "state": "PENDING",
+        }
+
+    def pending(self, limit: int) -> list[Event]:
+        """Return events nobody decided on yet, oldest first."""
+        return [record(Event, row) for row in self._tx.execute(_PENDING.limit(limit))]
+
+    def get(self, event_id: str) -> Event | None:
+        """Return one event."""
+        row = self._tx.execute(sa.select(_event).where(_event.c.id == event_id)).first()
+        return None if row is None else record(Event, row)
+
+    def many(self, event_ids: Sequence[str]) -> list[Event]:
+        """Return events by id, oldest first; those that are gone are left out."""
+        found: list[Event] = []
+        for start in range(0, len(event_ids), 500):
+            some = event_ids[start : start + 500]
+            rows = self._tx.execute(sa.select(_event).where(_event.c.id.in_(some)).order_by(_event.c.id))
+            found.extend(record(Event, row) for row in rows)
+        return found
+
+    def mark_processed(self, decided: Sequence[tuple[str, int]]) -> None:
+        """Write that these events (id, place in the order of deciding) were decided on."""
+        if decided:
+            rows = [{"event_id": event_id, "seq": seq, "at": self._tx.now} for event_id, seq in decided]
+            self._tx.execute(_MARK, rows)
+
+    def mark_dead(self, event_id: str, *, reason: str) -> None:
+        """Make an event a dead letter: kept whole, with the reason."""
+        self._tx.transition(
+            states.EVENT,
+            event_id,
+            origin="PENDING",
+            target="DEAD",
+            cause="undecidable",
+            error=reason,
+            reason=reason,
+        )
+
+    def remember(self, source: str, entries: Sequence[LedgerEntry]) -> None:
+        """Write what a source remembers; a value of None forgets."""
+        kept = [{"source": source, "key": e.key, "value": e.value} for e in entries if e.value is not None]
+        if kept:
+            statement = self._tx.insert(_ledger)
+            self._tx.execute(
+                statement.on_conflict_do_update(
+                    index_elements=["source", "key"], set_={"value": statement.excluded.value}
+                ),
+                kept,
+            )
+        for entry in entries:
+            if entry.value is None:
+                self._tx.execute(sa.delete(_ledger).where(_ledger.c.source == source, _ledger.c.key == entry.key))
+
+    def recall(self, source: str, prefix: str) -> dict[str, Json]:
+        """Return what a source remembers under keys with this prefix."""
+        statement = sa.select(_ledger.c.key, _ledger.c.value).where(_ledger.c.source == source)
+        if prefix:
+            statement = statement.where(_ledger.c.key >= prefix, _ledger.c.key < prefix + "\U0010ffff")
+        return {row.key: row.value for row in self._tx.execute(statement)}
+
+    def oldest_pending(self) -> datetime | None:
+        """Return when the oldest undecided event came in."""
+        statement = sa.select(_event.c.received_at).where(_event.c.state == "PENDING").order_by(_event.c.id).limit(1)
+        return self._tx.execute(statement).scalar()

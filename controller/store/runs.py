@@ -1,0 +1,268 @@
+"""Rows of runs: their causes, jobs, attempts, results and verdicts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+import sqlalchemy as sa
+
+from controller.core import states
+from controller.core.gate import Line, Verdict
+from controller.core.model import ATTEMPT_ID, JOB_ID, RUN_ID, Attempt, Cause, Job, Json, Run
+from controller.core.result import Result
+from controller.store import schema
+from controller.store.rows import columns, record
+
+if TYPE_CHECKING:
+    from controller.store.store import Transaction
+
+_run = schema.run
+_job = schema.job
+_attempt = schema.attempt
+_cause = schema.run_cause
+_OPEN_RUNS = sa.select(_run).where(_run.c.finished_at.is_(None)).order_by(_run.c.id)
+_OPEN_JOBS = sa.select(_job).where(_job.c.finished_at.is_(None)).order_by(_job.c.id)
+
+
+class RunRows:
+    """Runs and what hangs on them, within one transaction."""
+
+    def __init__(self, tx: Transaction) -> None:
+        self._tx = tx
+
+    def new_id(self) -> str:
+        """Return an id for a run that is about to be added; its decision needs it first."""
+        return self._tx.ids.make(RUN_ID)
+
+    def add(self, run: Run) -> None:
+        """Write a new run, QUEUED."""
+        row = {name: getattr(run, name) for name in Run.__dataclass_fields__}
+        self._tx.execute(sa.insert(_run), row)
+        self._tx.record("run", run.id, "", run.state, run.cause, run.reason, run.actor or "controller")
+
+    def add_causes(self, run_id: str, decision_id: str, causes: Sequence[Cause]) -> int:
+        """Append causes to a run; an event that is there already stays once. Return how many were added."""
+        last = self._tx.execute(
+            sa.select(sa.func.coalesce(sa.func.max(_cause.c.position), 0)).where(_cause.c.run_id == run_id)
+        ).scalar_one()
+        rows = [
+            {
+                "run_id": run_id,
+                "position": last + offset,
+                "decision_id": decision_id,
+                "event_id": cause.event_id,
+                "type": cause.type,
+                "origin": cause.origin,
+                "subject": cause.subject,
+                "time": cause.time,
+            }
+            for offset, cause in enumerate(causes, start=1)
+        ]
+        if rows:
+            self._tx.execute(self._tx.insert(_cause).on_conflict_do_nothing(), rows)
+        return len(rows)
+
+    def causes(self, run_id: str) -> list[Cause]:
+        """Return why a run exists, in the order in which it was learned."""
+        statement = sa.select(_cause).where(_cause.c.run_id == run_id).order_by(_cause.c.position)
+        return [record(Cause, row) for row in self._tx.execute(statement)]
+
+    def get(self, run_id: str) -> Run | None:
+        """Return one run."""
+        row = self._tx.execute(sa.select(_run).where(_run.c.id == run_id)).first()
+        return None if row is None else record(Run, row)
+
+    def in_state(self, *wanted: str, model: str | None = None) -> list[Run]:
+        """Return the open runs in these states, oldest first."""
+        statement = _OPEN_RUNS.where(_run.c.state.in_(wanted))
+        if model is not None:
+            statement = statement.where(_run.c.model == model)
+        return [record(Run, row) for row in self._tx.execute(statement)]
+
+    def move(
+        self,
+        run: Run,
+        target: str,
+        *,
+        cause: str,
+        reason: str = "",
+        actor: str = "controller",
+        **values: Any,
+    ) -> None:
+        """Change a run's state; a run that ends wakes the policies that wait for it."""
+        self._tx.transition(
+            states.RUN,
+            run.id,
+            origin=run.state,
+            target=target,
+            cause=cause,
+            reason=reason,
+            actor=actor,
+            **values,
+        )
+        if target in states.RUN.final:
+            self._tx.policies.wake(model=run.model, waits_for=("run",))
+
+    def set(self, run_id: str, **values: Any) -> None:
+        """Change columns of a run that are not its state."""
+        self._tx.execute(sa.update(_run).where(_run.c.id == run_id).values(**values))
+
+    def add_job(self, run: Run, candidate: str, params: Mapping[str, Json]) -> Job:
+        """Write a new job, PENDING, and return it."""
+        job = Job(
+            id=self._tx.ids.make(JOB_ID),
+            run_id=run.id,
+            model=run.model,
+            candidate=candidate,
+            state="PENDING",
+            cause="created",
+            reason="",
+            params=dict(params),
+            attempt=0,
+            due_at=None,
+            created_at=self._tx.now,
+            finished_at=None,
+        )
+        self._tx.execute(sa.insert(_job), {name: getattr(job, name) for name in Job.__dataclass_fields__})
+        self._tx.record("job", job.id, "", job.state, job.cause, "", "controller")
+        return job
+
+    def jobs(self, run_id: str) -> list[Job]:
+        """Return a run's jobs, in the order of its candidates."""
+        statement = sa.select(_job).where(_job.c.run_id == run_id).order_by(_job.c.id)
+        return [record(Job, row) for row in self._tx.execute(statement)]
+
+    def open_jobs(self, *wanted: str) -> list[Job]:
+        """Return the jobs in these states, oldest first."""
+        return [record(Job, row) for row in self._tx.execute(_OPEN_JOBS.where(_job.c.state.in_(wanted)))]
+
+    def get_job(self, job_id: str) -> Job | None:
+        """Return one job."""
+        row = self._tx.execute(sa.select(_job).where(_job.c.id == job_id)).first()
+        return None if row is None else record(Job, row)
+
+    def move_job(
+        self,
+        job: Job,
+        target: str,
+        *,
+        cause: str,
+        reason: str = "",
+        actor: str = "controller",
+        **values: Any,
+    ) -> None:
+        """Change a job's state."""
+        self._tx.transition(
+            states.JOB,
+            job.id,
+            origin=job.state,
+            target=target,
+            cause=cause,
+            reason=reason,
+            actor=actor,
+            **values,
+        )
+
+    def add_attempt(self, attempt: Attempt) -> None:
+        """Write a new attempt: the intent that comes before the launch."""
+        self._tx.execute(sa.insert(_attempt), {name: getattr(attempt, name) for name in Attempt.__dataclass_fields__})
+
+    def new_attempt_id(self) -> str:
+        """Return an id for an attempt."""
+        return self._tx.ids.make(ATTEMPT_ID)
+
+    def attempt(self, job: Job) -> Attempt | None:
+        """Return a job's present attempt; None before the first."""
+        statement = sa.select(_attempt).where(_attempt.c.job_id == job.id, _attempt.c.number == job.attempt)
+        row = self._tx.execute(statement).first()
+        return None if row is None else record(Attempt, row)
+
+    def attempts(self, job_id: str) -> list[Attempt]:
+        """Return every attempt at a job, in order."""
+        statement = sa.select(_attempt).where(_attempt.c.job_id == job_id).order_by(_attempt.c.number)
+        return [record(Attempt, row) for row in self._tx.execute(statement)]
+
+    def set_attempt(self, attempt_id: str, **values: Any) -> None:
+        """Change columns of an attempt."""
+        self._tx.execute(sa.update(_attempt).where(_attempt.c.id == attempt_id).values(**values))
+
+    def watched(self) -> list[tuple[Job, Attempt, Run]]:
+        """Return every job that a launcher has, with its present attempt and its run."""
+        statement = (
+            sa.select(_job, _attempt, _run)
+            .join(
+                _attempt,
+                sa.and_(_attempt.c.job_id == _job.c.id, _attempt.c.number == _job.c.attempt),
+            )
+            .join(_run, _run.c.id == _job.c.run_id)
+            .where(_job.c.finished_at.is_(None), _job.c.state.in_(("RUNNING", "STOPPING", "LOST")))
+            .order_by(_job.c.id)
+            .set_label_style(sa.LABEL_STYLE_TABLENAME_PLUS_COL)
+        )
+        return [
+            (_split(Job, row, "job"), _split(Attempt, row, "attempt"), _split(Run, row, "run"))
+            for row in self._tx.execute(statement)
+        ]
+
+    def add_result(self, job_id: str, result: Result, digest: str) -> None:
+        """Write a job's valid result, once."""
+        document = {
+            name: getattr(result, name) for name in Result.__dataclass_fields__ if getattr(result, name) is not None
+        }
+        row = {
+            "job_id": job_id,
+            "document": document,
+            "digest": digest,
+            "received_at": self._tx.now,
+        }
+        self._tx.execute(self._tx.insert(schema.result).on_conflict_do_nothing(), row)
+
+    def results(self, run_id: str) -> dict[str, Result]:
+        """Return the results of a run's jobs, by job id."""
+        statement = (
+            sa.select(schema.result).join(_job, _job.c.id == schema.result.c.job_id).where(_job.c.run_id == run_id)
+        )
+        return {row.job_id: Result(**row.document) for row in self._tx.execute(statement)}
+
+    def add_verdict(self, run_id: str, verdict: Verdict, champion_id: str | None) -> None:
+        """Write what the gate said, once."""
+        row = {
+            "run_id": run_id,
+            "outcome": verdict.outcome,
+            "challenger": verdict.challenger,
+            "reason": verdict.reason,
+            "lines": [_line_values(line) for line in verdict.lines],
+            "champion_id": champion_id,
+            "at": self._tx.now,
+        }
+        self._tx.execute(sa.insert(schema.verdict), row)
+
+    def verdict(self, run_id: str) -> Verdict | None:
+        """Return what the gate said of a run."""
+        row = self._tx.execute(sa.select(schema.verdict).where(schema.verdict.c.run_id == run_id)).first()
+        if row is None:
+            return None
+        lines = tuple(Line(**line) for line in row.lines)
+        return Verdict(outcome=row.outcome, challenger=row.challenger, reason=row.reason, lines=lines)
+
+    def next_due_job(self) -> datetime | None:
+        """Return when the next job's `due_at` is."""
+        statement = sa.select(sa.func.min(_job.c.due_at)).where(_job.c.finished_at.is_(None))
+        return self._tx.execute(statement).scalar()
+
+
+def _split(cls: type[Any], row: Any, table: str) -> Any:
+    mapping = columns(row)
+    return cls(**{name: mapping[f"{table}_{name}"] for name in cls.__dataclass_fields__})
+
+
+def _line_values(line: Line) -> dict[str, Any]:
+    return {
+        "candidate": line.candidate,
+        "rule": line.rule,
+        "outcome": line.outcome,
+        "text": line.text,
+        "values": dict(line.values),
+    }

@@ -1,0 +1,411 @@
+"""The driver of the flights demo: a year of New York flights, month by month.
+
+Problem: a newcomer should see within minutes what the controller does, on real data, by one command.
+Idea: play the world around the controller. An upstream job delivers a month; a monitor reports drift; a person presses
+the button. After each step, wait until the run that it caused has ended; at the end, show what was decided, and what
+never retraining would have cost.
+
+The driver decides nothing and holds no state: it finds runs by the events that caused them, with ids that are the same
+each time, so the daemon may be killed and restarted at any moment and every step may be repeated.
+`make demo` calls it; the kill test calls it with `--no-daemon` and reads `--table-json`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import httpx
+import pandas as pd
+from rich.console import Console
+from rich.table import Table
+
+import data
+import drift
+import train
+
+MODEL = "flight-delay"
+FINAL_STATES = {"PROMOTED", "REJECTED", "SUCCEEDED", "FAILED", "TIMED_OUT", "CANCELLED", "SUPERSEDED"}
+#: After these months the monitor reports drift against January; only the second report is above the policy's 0.3.
+DRIFT_REPORTS_AFTER = (3, 4)
+DRIFT_REFERENCE = 1
+DRIFT_THRESHOLD = 0.3
+BUTTON_AFTER = 9
+BUTTON_KEY = "demo-button"
+BUTTON_REASON = "September is hard to predict: would the summer months alone do better?"
+BUTTON_PARAMS = {"months": 3}
+RUN_TIMEOUT_SECONDS = 300.0
+DAEMON_TIMEOUT_SECONDS = 60.0
+POLL_SECONDS = 0.1
+
+_console = Console()
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Row:
+    """One run in the final table; the same in every demo, so it has no ids and no times."""
+
+    #: The newest month that had landed, such as `2013-04`.
+    month: str
+    #: file, drift or button.
+    cause: str
+    #: The run's final state.
+    state: str
+    #: Candidate to its `auc_valid`, by which the challenger is chosen; None when its job failed.
+    candidates: dict[str, float | None]
+    challenger: str | None
+    challenger_auc: float | None
+    challenger_se: float | None
+    champion_auc: float | None
+    champion_se: float | None
+    #: Standard error of the difference between the two, on the same flights.
+    gain_se: float | None
+    #: Flights in the evaluation.
+    rows: int | None
+    #: AUC of the model of January on the same flights.
+    never_auc: float | None
+
+
+class Api:
+    """The controller's HTTP API, over its Unix socket, patient with a daemon that is being restarted."""
+
+    def __init__(self, socket: Path) -> None:
+        transport = httpx.HTTPTransport(uds=str(_short(socket)))
+        self._client = httpx.Client(transport=transport, base_url="http://controller", timeout=10.0)
+
+    def is_ready(self) -> bool:
+        """Say whether the daemon answers that it is ready."""
+        try:
+            return self._client.get("/readyz").status_code == httpx.codes.OK
+        except httpx.TransportError:
+            return False
+
+    def post_event(self, event: dict[str, Any]) -> None:
+        """Hand over a CloudEvent; safe to repeat, its id makes it one event."""
+        self._call("POST", "/v1/events", json=event, headers={"content-type": "application/cloudevents+json"})
+
+    def press(self, *, reason: str, params: dict[str, Any], key: str) -> None:
+        """Press the retrain button; safe to repeat, its key makes it one press."""
+        body = {"reason": reason, "params": params, "force": False}
+        self._call("POST", f"/v1/models/{MODEL}/retrain", json=body, headers={"idempotency-key": key})
+
+    def run_caused_by(self, identity: str) -> dict[str, Any] | None:
+        """Return the oldest run with a cause that carries this identity: a file's name, an event's id, a press's key."""
+        runs = _items(self._call("GET", "/v1/runs", params={"model": MODEL}))
+        for run in sorted(runs, key=lambda run: run["created_at"]):
+            whole = run if run.get("causes") else self.run(run["id"])
+            if any(_carries(cause, identity) for cause in whole["causes"]):
+                return whole
+        return None
+
+    def run(self, run_id: str) -> dict[str, Any]:
+        """Return a run with its causes, jobs and verdict."""
+        return self._call("GET", f"/v1/runs/{run_id}")
+
+    def _call(self, method: str, path: str, **arguments: Any) -> Any:
+        """Call until the daemon answers; everything sent here may be sent twice."""
+
+        def attempt() -> httpx.Response | None:
+            try:
+                response = self._client.request(method, path, **arguments)
+            except httpx.TransportError:
+                return None
+            return None if response.status_code >= httpx.codes.INTERNAL_SERVER_ERROR else response
+
+        response = _wait_for(attempt, DAEMON_TIMEOUT_SECONDS, f"an answer to {method} {path}")
+        if response.is_error:
+            msg = f"{method} {path} was refused with {response.status_code}: {response.text}"
+            raise SystemExit(msg)
+        return response.json() if response.content else None
+
+
+class Demo:
+    """The year as it goes by; one method per thing that happens."""
+
+    def __init__(self, api: Api, landing: Path, year: pd.DataFrame) -> None:
+        self._api = api
+        self._landing = landing
+        self._year = year
+        self._months = {month: train.prepare(year[year["month"] == month]) for month in data.MONTHS}
+        self._never: Any = None
+        self.rows: list[Row] = []
+
+    def play(self, month_count: int) -> None:
+        """Let the first months of the year happen."""
+        for month in data.MONTHS[:month_count]:
+            self._deliver(month)
+            if month in DRIFT_REPORTS_AFTER:
+                self._report_drift(month)
+            if month == BUTTON_AFTER:
+                self._press_button(month)
+
+    def _deliver(self, month: int) -> None:
+        path = data.deliver(self._year, month, self._landing)
+        _say(f"[bold]{_label(month)}[/]  {path.name} lands ({path.stat().st_size / 1e6:.1f} MB)")
+        self._await_run(month, "file", path.name)
+
+    def _report_drift(self, month: int) -> None:
+        report = drift.measure(self._year, month=month, reference=DRIFT_REFERENCE)
+        event = {
+            "specversion": "1.0",
+            "id": f"drift-{_label(month)}",
+            "source": "/monitors/flights",
+            "type": "drift.data",
+            "subject": MODEL,
+            "datacontenttype": "application/json",
+            "data": report,
+        }
+        self._api.post_event(event)
+        fires = report["share"] > DRIFT_THRESHOLD
+        shown = f"the monitor reports drift: {report['share']:.0%} of {report['feature_count']} features against January"
+        _say(f"[bold]{_label(month)}[/]  {shown}{'' if fires else '; not enough, nothing starts'}")
+        if fires:
+            self._await_run(month, "drift", event["id"])
+
+    def _press_button(self, month: int) -> None:
+        _say(f"[bold]{_label(month)}[/]  a person presses retrain: “{BUTTON_REASON}”")
+        self._api.press(reason=BUTTON_REASON, params=BUTTON_PARAMS, key=BUTTON_KEY)
+        self._await_run(month, "button", BUTTON_KEY)
+
+    def _await_run(self, month: int, cause: str, identity: str) -> None:
+        def ended() -> dict[str, Any] | None:
+            run = self._api.run_caused_by(identity)
+            return run if run is not None and run["state"] in FINAL_STATES else None
+
+        run = _wait_for(ended, RUN_TIMEOUT_SECONDS, f"the end of the run that {identity!r} causes")
+        row = self._row(month, cause, run)
+        self.rows.append(row)
+        _say(f"         {_sentence(row)}")
+
+    def _row(self, month: int, cause: str, run: dict[str, Any]) -> Row:
+        jobs = {job["candidate"]: job for job in run["jobs"]}
+        challenger = (run.get("verdict") or {}).get("challenger")
+        metrics = (jobs[challenger]["metrics"] if challenger else None) or {}
+        champion = (jobs[challenger].get("champion_metrics") if challenger else None) or {}
+        if self._never is None and run["state"] == "PROMOTED":
+            self._never = self._first_model(month, challenger)
+        rows = metrics.get("rows")
+        return Row(
+            month=_label(month),
+            cause=cause,
+            state=run["state"],
+            candidates={name: (job.get("metrics") or {}).get("auc_valid") for name, job in sorted(jobs.items())},
+            challenger=challenger,
+            challenger_auc=metrics.get("auc"),
+            challenger_se=metrics.get("auc_se"),
+            champion_auc=champion.get("auc"),
+            champion_se=champion.get("auc_se"),
+            gain_se=metrics.get("auc_gain_se"),
+            rows=None if rows is None else int(rows),
+            never_auc=self._never_auc(month),
+        )
+
+    def _first_model(self, month: int, challenger: str) -> Any:
+        """Train the first champion once more, by the job's own code: the model of one who never retrains."""
+        return train.train(self._split(month), {"algorithm": challenger})
+
+    def _never_auc(self, month: int) -> float | None:
+        if self._never is None:
+            return None
+        rows = self._split(month).evaluation
+        auc, _ = train.delong(rows["late"].to_numpy(), [train.predict(self._never, rows)])
+        return float(auc[0])
+
+    def _split(self, month: int) -> train.Split:
+        return train.split_rows({_label(month): self._months[month]})
+
+
+def main() -> None:
+    """Play the demo to its end; exits 0 when every run ended and was understood."""
+    arguments = _arguments()
+    config = arguments.config.resolve()
+    folder = config.parent
+    socket = folder / "state" / "retrain.sock"
+    api = Api(socket)
+    if arguments.no_daemon:
+        _wait_for(lambda: api.is_ready() or None, DAEMON_TIMEOUT_SECONDS, f"a daemon at {socket}")
+        rows = _play(api, folder, arguments.months)
+    else:
+        if api.is_ready():
+            msg = f"a daemon already answers at {socket}; stop it first, or use --no-daemon"
+            raise SystemExit(msg)
+        _empty(folder)
+        with _daemon(config, api):
+            rows = _play(api, folder, arguments.months)
+    if arguments.table_json is not None:
+        arguments.table_json.write_text(json.dumps([asdict(row) for row in rows], indent=2) + "\n", "utf-8")
+    _show(rows)
+    _show_next(_short(config))
+    if failed := [row for row in rows if row.state not in {"PROMOTED", "REJECTED"}]:
+        msg = f"{len(failed)} of {len(rows)} runs ended neither PROMOTED nor REJECTED"
+        raise SystemExit(msg)
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="Play a year of New York flights to the retrain controller.")
+    default = Path(__file__).with_name("flights.yaml")
+    parser.add_argument("--config", type=Path, default=default, help="the demo's configuration")
+    parser.add_argument("--months", type=int, default=12, choices=data.MONTHS, help="stop after this many")
+    parser.add_argument("--no-daemon", action="store_true", help="someone else runs the daemon; empty nothing")
+    parser.add_argument("--table-json", type=Path, help="also write the final table here")
+    return parser.parse_args()
+
+
+def _play(api: Api, folder: Path, month_count: int) -> list[Row]:
+    demo = Demo(api, folder / "landing", data.load_year())
+    demo.play(month_count)
+    return demo.rows
+
+
+def _empty(folder: Path) -> None:
+    for name in ("state", "landing", "models"):
+        shutil.rmtree(folder / name, ignore_errors=True)
+    for name in ("state", "landing"):
+        (folder / name).mkdir()
+
+
+@contextmanager
+def _daemon(config: Path, api: Api) -> Iterator[None]:
+    """Run the daemon while the block runs; its log goes to the state folder."""
+    log = config.parent / "state" / "retraind.log"
+    # The jobs say `python`: they get the interpreter of this environment.
+    bin_folder = Path(sys.executable).parent
+    environment = os.environ | {"PATH": f"{bin_folder}{os.pathsep}{os.environ.get('PATH', os.defpath)}"}
+    command = [str(bin_folder / "retraind"), "--config", str(config)]
+    with log.open("ab") as stream:
+        process = subprocess.Popen(command, env=environment, stdout=stream, stderr=stream)
+    try:
+        _wait_for(lambda: _started(process, api, log), DAEMON_TIMEOUT_SECONDS, "the daemon to be ready")
+        _say(f"the daemon is ready (log: {_short(log)})")
+        yield
+    finally:
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(timeout=30)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def _started(process: subprocess.Popen[bytes], api: Api, log: Path) -> bool | None:
+    if process.poll() is not None:
+        tail = "\n".join(log.read_text("utf-8", "replace").splitlines()[-20:])
+        msg = f"the daemon ended with exit code {process.returncode}:\n{tail}"
+        raise SystemExit(msg)
+    return api.is_ready() or None
+
+
+def _show(rows: list[Row]) -> None:
+    table = Table(title="Flights of 2013: who may serve? (AUC ± standard error on the month's last eight days)")
+    for name in ("month", "cause", "candidates (AUC on validation)", "n", "challenger", "champion", "gain", "verdict"):
+        table.add_column(name, justify="right" if name in {"n", "gain"} else "left")
+    table.add_column("never retrained", justify="right")
+    for row in rows:
+        table.add_row(*_cells(row))
+    _console.print(table)
+    _show_cost(rows)
+
+
+def _cells(row: Row) -> list[str]:
+    colour = "green" if row.state == "PROMOTED" else "yellow"
+    return [
+        row.month,
+        row.cause,
+        ", ".join(f"{name} {_number(auc)}" for name, auc in row.candidates.items()),
+        "–" if row.rows is None else f"{row.rows:,}",
+        f"{row.challenger or '–'} {_number(row.challenger_auc)} ± {_number(row.challenger_se)}",
+        "none yet" if row.champion_auc is None else f"{_number(row.champion_auc)} ± {_number(row.champion_se)}",
+        _gain(row),
+        f"[{colour}]{row.state}[/]",
+        _number(row.never_auc),
+    ]
+
+
+def _show_cost(rows: list[Row]) -> None:
+    """Say what never retraining costs, by the champion that really served while those flights flew."""
+    served = [row for row in rows if row.cause == "file" and row.champion_auc is not None and row.never_auc is not None]
+    if not served:
+        return
+    champion = sum(row.champion_auc or 0.0 for row in served) / len(served)
+    never = sum(row.never_auc or 0.0 for row in served) / len(served)
+    _console.print(
+        f"From {served[0].month} to {served[-1].month} the champions that served scored {champion:.3f} on average, each on "
+        f"flights that came after it was trained; the model of {rows[0].month} {never:.3f}. "
+        f"[bold]Never retraining would have cost {champion - never:+.3f} AUC.[/]"
+    )
+
+
+def _show_next(config: Path) -> None:
+    _console.print("\nThe database is still there. Try:")
+    for words in ("status", "runs list", "why <run>"):
+        _console.print(f"  retrainctl --config {config} {words}", markup=False, highlight=False)
+
+
+def _sentence(row: Row) -> str:
+    if row.challenger_auc is None:
+        return f"{row.state}: no challenger"
+    against = "no champion yet" if row.champion_auc is None else f"champion {_number(row.champion_auc)}, {_gain(row)}"
+    colour = "green" if row.state == "PROMOTED" else "yellow"
+    return f"{row.challenger} {_number(row.challenger_auc)} against {against}: [{colour}]{row.state}[/]"
+
+
+def _gain(row: Row) -> str:
+    if row.challenger_auc is None or row.champion_auc is None:
+        return ""
+    return f"{row.challenger_auc - row.champion_auc:+.3f} ± {_number(row.gain_se)}"
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3f}"
+
+
+def _label(month: int) -> str:
+    return f"{data.YEAR}-{month:02}"
+
+
+def _items(answer: Any) -> list[dict[str, Any]]:
+    """Return the records of a list, with or without an envelope."""
+    return answer if isinstance(answer, list) else answer.get("items") or answer.get("runs") or []
+
+
+def _carries(cause: dict[str, Any], identity: str) -> bool:
+    """Say whether an identity, or a path that ends with it, is among what a cause is known by."""
+    known = (str(cause.get(field) or "") for field in ("source_id", "event_id", "subject", "source"))
+    return any(value == identity or value.endswith(f"/{identity}") for value in known)
+
+
+def _short(path: Path) -> Path:
+    """Return the shorter of the absolute and the relative path: a socket's may have 107 bytes."""
+    relative = Path(os.path.relpath(path))
+    return relative if len(str(relative)) < len(str(path)) else path
+
+
+def _wait_for(probe: Callable[[], T | None], seconds: float, what: str) -> T:
+    """Return the first value that is not None; exits with what was awaited when the time is over."""
+    deadline = time.monotonic() + seconds
+    while (value := probe()) is None:
+        if time.monotonic() > deadline:
+            msg = f"waited {seconds:.0f} s for {what}"
+            raise SystemExit(msg)
+        time.sleep(POLL_SECONDS)
+    return value
+
+
+def _say(text: str) -> None:
+    _console.print(text, highlight=False, soft_wrap=True)
+
+
+if __name__ == "__main__":
+    main()
