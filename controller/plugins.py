@@ -1,7 +1,8 @@
 """Finds plugins by name and imports only those that a configuration names.
 
-Sources, launchers, promoters and notifiers register under entry-point groups, ours in the same way as a stranger's: there is no second way in.
-In a source tree that is not installed, or installed before a plugin was added, our own entry points are read from `pyproject.toml` beside the package.
+Sources, launchers, promoters and notifiers register under entry-point groups, ours in the same way as a stranger's.
+In a source tree that is not installed, or was installed before a plugin was added, our own entry points are read
+from `pyproject.toml` beside the package.
 What this module does not do: validate options (`config/`), build or run plugins (`engine/`, `daemon.py`).
 """
 

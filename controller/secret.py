@@ -62,9 +62,9 @@ class Secret:
                 f"secret {self.reference} cannot be read: {error.strerror or error}",
                 hint=self._remedy(),
             ) from error
-        except ValueError as error:
-            # without the cause: it carries the bytes
-            raise RetryLater(f"secret {self.reference} is not UTF-8 text", hint=self._remedy()) from error.__cause__
+        except ValueError:
+            # Without the cause: it carries the bytes.
+            raise RetryLater(f"secret {self.reference} is not UTF-8 text", hint=self._remedy()) from None
         return text.removesuffix("\n").removesuffix("\r")
 
     def _remedy(self) -> str:

@@ -44,7 +44,7 @@ def configure_logs(*, style: str, level: str = "info", stream: TextIO | None = N
 
 def logger(name: str) -> Any:
     """Return a structured logger that says which part of the controller speaks."""
-    return structlog.get_logger(logger=name)
+    return structlog.get_logger(part=name)
 
 
 def _as_ecs(log: Any, method: str, line: MutableMapping[str, Any]) -> MutableMapping[str, Any]:

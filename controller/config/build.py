@@ -78,7 +78,10 @@ def models_from_normal_form(form: Mapping[str, Json], *, only: Collection[str] |
 
 
 def policy_from_normal_form(model: str, name: str, form: Mapping[str, Json]) -> Policy:
-    """Rebuild one policy of a stored normal form; `form` is that of the whole configuration. Raises `KeyError` when it has none of that name."""
+    """Rebuild one policy of a stored normal form, that of the whole configuration.
+
+    Raises `KeyError` when it has none of that name.
+    """
     model_form = form["models"][model]
     return models_from_normal_form(
         {"models": {model: {**model_form, "policies": {name: model_form["policies"][name]}}}}

@@ -38,6 +38,7 @@ class Findings:
         shown: Path | None = None,
     ) -> None:
         """Note that something is wrong with the value at `path`, or with its key; `shown` is another path to show."""
+        path = self._origin(path)
         place = self.place(path, at_key=at_key)
         self.note(
             Problem(
@@ -50,6 +51,16 @@ class Findings:
                 severity=severity,
             )
         )
+
+    def _origin(self, path: Path) -> Path:
+        """Return where a model's value was written: under the model, or under `defaults`."""
+        if len(path) < 3 or path[0] != "models":
+            return path
+        shared: Path = ("defaults", *path[2:])
+        return shared if self._written(shared) and self.place(shared) == self.place(path) else path
+
+    def _written(self, path: Path) -> bool:
+        return _has(self.value(path[:-1]), path[-1])
 
     def note(self, problem: Problem) -> None:
         """Take in a problem, unless the same was said of the same place."""
@@ -74,9 +85,10 @@ class Findings:
             if isinstance(here, Map) and isinstance(step, str) and step in here:
                 last = position == len(path) - 1
                 missing_below = position == len(path) - 2 and not _has(here[step], path[-1])
-                place = (here.keys_at if (last and at_key) or missing_below else here.values_at)[str(step)]
+                of_key = (last and at_key) or missing_below
+                place = here.key_at(step) if of_key else here.value_at(step)
             elif isinstance(here, Seq) and isinstance(step, int) and step < len(here):
-                place = here.items_at[step]
+                place = here.item_at(step)
             else:
                 return place
             here = here[step]

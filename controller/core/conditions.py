@@ -123,14 +123,16 @@ class Expression:
             return _program(self.source).execute(scope.context)
         except KeyError as error:
             raise ExpressionError(f"{self.source!r}: the data has no field {error.args[0]!r}") from error
-        except (TypeError, ValueError, RuntimeError, OverflowError) as error:
+        except (TypeError, ValueError, RuntimeError, ArithmeticError, LookupError) as error:
             raise ExpressionError(f"{self.source!r}: {_first_sentence(error)}") from error
 
     def test(self, scope: Scope) -> bool:
         """Return the value of an expression that must be true or false."""
         value = self.evaluate(scope)
         if not isinstance(value, bool):
-            raise ExpressionError(f"{self.source!r} gave {value!r}, which is neither true nor false")
+            shown = repr(value)
+            shown = shown if len(shown) <= 80 else f"{shown[:77]}…"
+            raise ExpressionError(f"{self.source!r} gave {shown}, which is neither true nor false")
         return value
 
 
@@ -219,7 +221,7 @@ def _references(source: str) -> Mapping[str, Sequence[str]]:
     try:
         return _program(source).references()
     except ValueError as error:
-        raise ExpressionError(f"{source!r} is not CEL: {_first_sentence(error)}") from error
+        raise ExpressionError(f"{source!r} is not CEL: {_explain_syntax(error)}") from error
 
 
 def _check_cost(source: str) -> None:
@@ -264,6 +266,23 @@ def _longest_list(value: Json) -> int:
     if isinstance(value, list | tuple):
         return max(len(value), max((_longest_list(item) for item in value), default=0))
     return 0
+
+
+_SYNTAX = re.compile(r"ERROR: <input>:(\d+):(\d+): (?:Syntax error: )?(.*)")
+
+
+def _explain_syntax(error: Exception) -> str:
+    """Return the parser's first complaint in words, with the place in the expression."""
+    found = _SYNTAX.search(str(error))
+    if found is None:
+        return _first_sentence(error)
+    line, column, said = found.groups()
+    place = f"column {column}" if line == "1" else f"line {line}, column {column}"
+    if "'<EOF>'" in said and "expecting" in said and not said.startswith("extraneous"):
+        return f"something is missing at its end ({place})"
+    said = said.split(" expecting ", 1)[0].replace("extraneous input", "unexpected").replace("mismatched input", "unexpected")
+    said = said.replace("no viable alternative at input", "unexpected").replace("token recognition error at:", "unexpected")
+    return f"{said} at {place}"
 
 
 def _first_sentence(error: Exception) -> str:

@@ -240,9 +240,8 @@ def parse_crontab(text: str) -> Crontab:
         words = _MACROS[words[0]].split()
     if len(words) != len(_FIELDS):
         extra = "; seconds and years are not part of a crontab" if len(words) > len(_FIELDS) else ""
-        message = (
-            f"{text!r} has {len(words)} fields instead of five: minute, hour, day of month, month, day of week{extra}"
-        )
+        names = ", ".join(field.name for field in _FIELDS)
+        message = f"{text!r} has {len(words)} fields instead of five: {names}{extra}"
         raise ValueError(message)
     minutes, hours, days, months, weekdays = (_values(word, field) for word, field in zip(words, _FIELDS, strict=True))
     crontab = Crontab(
@@ -306,13 +305,13 @@ def _step(text: str, field: _Field, item: str) -> int:
         message = f"{field.name} {item!r}: the step {text!r} is not a number from 1 on"
         raise ValueError(message)
     if int(text) > field.high:
-        message = f"{field.name} {item!r}: the step {text} is longer than the field, which ends at {field.high}"
+        message = f"{field.name} {item!r}: the step {text} goes beyond {field.high}"
         raise ValueError(message)
     return int(text)
 
 
 def _refuse_never_due(text: str, crontab: Crontab) -> None:
-    """Refuse what no calendar, or hardly any year, fulfils: 30 February, 29 February on a Sunday."""
+    """Refuse what no calendar, or hardly any year, fulfils: 30 February, a 29th on `*/7`."""
     day = date(1896, 3, 1)  # the longest wait there is: 1900 was no leap year
     for _ in range(_HORIZON_YEARS * 366):
         if crontab.due_on(day):

@@ -62,18 +62,14 @@ class CommandOptions(PluginOptions):
     rollback: list[str] | None = Field(
         None, min_length=1, description="Undoes a promotion; by default `promote` of the previous."
     )
-    timeout: float = Field(
-        300.0, gt=0, description="Seconds after which the command and all it started are killed."
-    )
+    timeout: float = Field(300.0, gt=0, description="Seconds after which the command and all it started are killed.")
     env: dict[str, str] = Field(default_factory=dict, description="More environment variables.")
     inherit: list[str] = Field(
         default_factory=list,
         description="Names of the daemon's own variables the command gets beside "
         "PATH, HOME, LANG, LC_*, TZ, TMPDIR and VIRTUAL_ENV.",
     )
-    workdir: Path = Field(
-        Path(), description="Where the command runs, relative to the configuration's folder."
-    )
+    workdir: Path = Field(Path(), description="Where the command runs, relative to the configuration's folder.")
 
 
 class CommandPromoter:
@@ -87,9 +83,7 @@ class CommandPromoter:
 
     def promote(self, order: PromotionOrder) -> None:
         """Run `promote` for the target, and note that it was done."""
-        self._run(
-            self._options.promote, "promote", order, serves=order.target, before=order.previous
-        )
+        self._run(self._options.promote, "promote", order, serves=order.target, before=order.previous)
         self._remember(order.model, order.target)
 
     def current(self, model: str) -> str | None:

@@ -101,10 +101,10 @@ def insert(table: sa.Table, dialect: str) -> Any:
 
 def sqlite_version() -> tuple[int, ...]:
     """Return the version of the SQLite library that is in use."""
-    return tuple(_sqlite_module().sqlite_version_info)
+    return tuple(sqlite_module().sqlite_version_info)
 
 
-def _sqlite_module() -> Any:
+def sqlite_module() -> Any:
     """Return the SQLite driver: the one that bundles a repaired library where it is installed, else Python's own."""
     try:
         return importlib.import_module("pysqlite3.dbapi2")
@@ -113,7 +113,7 @@ def _sqlite_module() -> Any:
 
 
 def _sqlite_engine(url: sa.URL, *, readonly: bool) -> sa.Engine:
-    module = _sqlite_module()
+    module = sqlite_module()
     path = url.database or ":memory:"
     if path != ":memory:" and not readonly:
         Path(path).parent.mkdir(mode=0o700, parents=True, exist_ok=True)

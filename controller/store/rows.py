@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import fields
 from functools import lru_cache
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 R = TypeVar("R")
 
@@ -23,4 +23,4 @@ def _names(cls: Any, keys: tuple[str, ...]) -> tuple[str, ...]:
 def record(cls: type[R], row: Any) -> R:
     """Return a record of `cls` from a row whose columns carry the names of its fields; other columns are left out."""
     mapping = columns(row)
-    return cls(**{name: mapping[name] for name in _names(cls, tuple(mapping.keys()))})
+    return cls(**{name: mapping[name] for name in _names(cast(Hashable, cls), tuple(mapping.keys()))})

@@ -18,6 +18,7 @@ pytest.register_assert_rewrite(
     "controller.testing.launchers",
     "controller.testing.notifiers",
     "controller.testing.promoters",
+    "controller.testing.sources",
 )
 
 # ruff: noqa: E402
@@ -25,13 +26,17 @@ from controller.testing.fakes import ManualClock, RecordingLog, SeededRandom, wa
 from controller.testing.launchers import LauncherContract
 from controller.testing.notifiers import NotifierContract
 from controller.testing.promoters import PromoterContract
+from controller.testing.sources import MemoryInbox, SourceContract, run_until
 
 __all__ = [
     "LauncherContract",
     "ManualClock",
+    "MemoryInbox",
     "NotifierContract",
     "PromoterContract",
     "RecordingLog",
     "SeededRandom",
+    "SourceContract",
+    "run_until",
     "wait_until",
 ]

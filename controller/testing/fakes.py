@@ -36,9 +36,7 @@ class ManualClock:
         """Let time pass, on both clocks; a number means seconds. Returns the new instant."""
         step = by if isinstance(by, timedelta) else timedelta(seconds=by)
         if step < timedelta(0):
-            message = (
-                f"time does not pass backwards ({step}); set_now() is what a jumping clock does"
-            )
+            message = f"time does not pass backwards ({step}); set_now() is what a jumping clock does"
             raise ValueError(message)
         with self._lock:
             self._now += step
@@ -91,9 +89,7 @@ def wait_until(condition: Callable[[], Any], *, timeout: float = 10.0, what: str
     pause = threading.Event()
     while not (answer := condition()):
         if clock.monotonic() > deadline:
-            message = (
-                f"waited {timeout:g} s in vain for {what or condition}; last answer {answer!r}"
-            )
+            message = f"waited {timeout:g} s in vain for {what or condition}; last answer {answer!r}"
             raise AssertionError(message)
         pause.wait(0.005)
     return answer

@@ -60,9 +60,7 @@ class LauncherContract(ABC):
         assert launcher.Options.model_json_schema()["type"] == "object"
         assert launcher.Settings.model_json_schema()["type"] == "object"
 
-    def test_never_launched(
-        self, launcher: Launcher, make_order: Callable[[Behaviour], Order]
-    ) -> None:
+    def test_never_launched(self, launcher: Launcher, make_order: Callable[[Behaviour], Order]) -> None:
         """What was never launched is not found."""
         if not launcher.searchable:
             pytest.skip("this launcher cannot search")
@@ -86,9 +84,7 @@ class LauncherContract(ABC):
         assert (seen.state, seen.exit_code) == ("failed", 3)
         assert "3" in seen.reason
 
-    def test_running_then_stopped(
-        self, launcher: Launcher, make_order: Callable[[Behaviour], Order]
-    ) -> None:
+    def test_running_then_stopped(self, launcher: Launcher, make_order: Callable[[Behaviour], Order]) -> None:
         """A job is running until it is stopped; stopping again, also what is gone, is safe."""
         handle = launcher.launch(make_order("runs"))
         assert launcher.observe(handle).state == "running"
@@ -101,9 +97,7 @@ class LauncherContract(ABC):
         launcher.stop(handle, force=True)
         assert launcher.observe(handle).state == seen.state
 
-    def test_forced_stop(
-        self, launcher: Launcher, make_order: Callable[[Behaviour], Order]
-    ) -> None:
+    def test_forced_stop(self, launcher: Launcher, make_order: Callable[[Behaviour], Order]) -> None:
         """With force the job ends."""
         handle = launcher.launch(make_order("runs"))
 
@@ -135,11 +129,7 @@ class LauncherContract(ABC):
         launched = make_launcher().launch(order)
         later = make_launcher()
 
-        found = (
-            wait_until(lambda: later.find(order), timeout=self.patience)
-            if later.searchable
-            else launched
-        )
+        found = wait_until(lambda: later.find(order), timeout=self.patience) if later.searchable else launched
         handle = json.loads(json.dumps(found))
 
         assert found == launched

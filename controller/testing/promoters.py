@@ -12,9 +12,7 @@ import pytest
 from controller.ports import Promoter, PromotionOrder, Target
 
 
-def make_promotion(
-    target: Target, previous: Target | None, *, model: str = "churn"
-) -> PromotionOrder:
+def make_promotion(target: Target, previous: Target | None, *, model: str = "churn") -> PromotionOrder:
     """Return an order that makes `target` serve after `previous`."""
     return PromotionOrder(
         promotion_id=f"pro-{target.number}",
@@ -60,9 +58,7 @@ class PromoterContract(ABC):
             promoter.promote(make_promotion(second, first))
             assert make_promoter().current("churn") == second.version_id
 
-    def test_rollback(
-        self, make_promoter: Callable[[], Promoter], make_target: Callable[[int], Target]
-    ) -> None:
+    def test_rollback(self, make_promoter: Callable[[], Promoter], make_target: Callable[[int], Target]) -> None:
         """Undoing a promotion makes the previous version serve; undoing it again changes nothing."""
         first, second = make_target(1), make_target(2)
         promoter = make_promoter()

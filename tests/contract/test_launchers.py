@@ -26,9 +26,7 @@ COMMANDS: dict[Behaviour, list[str]] = {
 class TestProcessLauncher(LauncherContract):
     @pytest.fixture
     def make_launcher(self, tmp_path: Path) -> Callable[[], Launcher]:
-        context = LauncherContext(
-            base=tmp_path, state=tmp_path, clock=SystemClock(), log=RecordingLog()
-        )
+        context = LauncherContext(base=tmp_path, state=tmp_path, clock=SystemClock(), log=RecordingLog())
         return lambda: ProcessLauncher(ProcessSettings(slots=2), context)
 
     @pytest.fixture

@@ -12,10 +12,7 @@ import pytest
 from controller.clock import SystemClock
 from controller.sources.cron import CronOptions, CronSource
 from controller.sources.files import FileOptions, FileSource
-from controller.testing.fakes import ManualClock
-from controller.testing.sources import MemoryInbox, SourceContract
-
-pytestmark = pytest.mark.contract
+from controller.testing import ManualClock, MemoryInbox, SourceContract
 
 
 class TestCronSource(SourceContract):

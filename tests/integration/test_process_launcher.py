@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import UTC, datetime
 from itertools import count
 from pathlib import Path
@@ -104,9 +105,7 @@ class Jobs:
         return int(wait_until(lambda: self.launcher.observe(handle).facts.get("pid")))
 
     def printed(self, handle: Handle, text: bytes) -> bytes:
-        return bytes(
-            wait_until(lambda: (data := self.log(handle)) if text in self.log(handle) else b"")
-        )
+        return bytes(wait_until(lambda: (data := self.log(handle)) if text in self.log(handle) else b""))
 
 
 @pytest.fixture
@@ -168,7 +167,7 @@ def test_times(jobs: Jobs) -> None:
 
 
 @pytest.mark.parametrize(
-    ("command", "reason"),
+    "command, reason",
     [
         pytest.param("no-such-program", "command not found: 'no-such-program'", id="in PATH"),
         pytest.param("./no-such-program", "command not found: './no-such-program'", id="path"),
@@ -220,9 +219,7 @@ def test_argument_too_long(jobs: Jobs) -> None:
 
 # ------------------------------------------------------------------------- what jobs are given
 
-SHOW_ARGUMENTS = (
-    "import sys, os; sys.stdout.buffer.write(b'\\0'.join(map(os.fsencode, sys.argv[1:])))"
-)
+SHOW_ARGUMENTS = "import sys, os; sys.stdout.buffer.write(b'\\0'.join(map(os.fsencode, sys.argv[1:])))"
 
 
 @settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -275,9 +272,7 @@ def test_environment(jobs: Jobs, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
     monkeypatch.setenv("DATABASE_PASSWORD", "hidden")
     monkeypatch.setenv("WANTED", "yes")
-    order = jobs.order(
-        "env", "-0", env={"OWN": "1", "RETRAIN_RUN_ID": "forged"}, inherit=["WANTED"]
-    )
+    order = jobs.order("env", "-0", env={"OWN": "1", "RETRAIN_RUN_ID": "forged"}, inherit=["WANTED"])
     handle = jobs.launcher.launch(order)
     jobs.end(handle)
 
@@ -390,9 +385,7 @@ def kill_daemon(process: subprocess.Popen[str]) -> None:
 
 def test_a_job_survives_the_daemon(jobs: Jobs) -> None:
     """A job goes on when the daemon's whole group is killed; another daemon finds it and sees its end."""
-    process, order = daemon(
-        jobs, "sh", "-c", "until [ -e go ]; do sleep 0.02; done; echo done; exit 5"
-    )
+    process, order = daemon(jobs, "sh", "-c", "until [ -e go ]; do sleep 0.02; done; echo done; exit 5")
     assert process.stdout is not None
     process.stdout.readline()
     handle = json.loads(process.stdout.readline())
@@ -503,7 +496,7 @@ def test_deleted_folder(jobs: Jobs) -> None:
 
 def test_200_jobs(jobs: Jobs) -> None:
     """Many jobs at once are started, told of and reaped by one thread, and leave no descriptor open."""
-    before = len(os.listdir("/proc/self/fd"))
+    before = len(list(Path("/proc/self/fd").iterdir()))
     ended = threading.Semaphore(0)
     handles = [jobs.launch("true") for _ in range(200)]
     for handle in handles:
@@ -513,7 +506,7 @@ def test_200_jobs(jobs: Jobs) -> None:
         assert ended.acquire(timeout=30)
 
     assert {jobs.launcher.observe(handle).state for handle in handles} == {"succeeded"}
-    assert len(os.listdir("/proc/self/fd")) <= before + 1, "the epoll itself may stay"
+    assert len(list(Path("/proc/self/fd").iterdir())) <= before + 1, "the epoll itself may stay"
     assert len([t for t in threading.enumerate() if t.name == "process-launcher"]) >= 1
     assert not any(Path(f"/proc/{handle['shim']}").exists() for handle in handles), "zombies"
 
@@ -675,12 +668,14 @@ def test_an_end_before_the_reboot_counts(jobs: Jobs) -> None:
 
 
 def size_of_log(handle: Handle) -> int:
-    return sum(path.stat().st_size for path in Path(handle["folder"]).glob("log.*"))
+    sizes = []
+    for path in Path(handle["folder"]).glob("log.*"):
+        with suppress(FileNotFoundError):  # cut meanwhile
+            sizes.append(path.stat().st_size)
+    return sum(sizes)
 
 
-def read_all(
-    launcher: ProcessLauncher, handle: Handle, limit: int = 70_000
-) -> tuple[bytes, int, int]:
+def read_all(launcher: ProcessLauncher, handle: Handle, limit: int = 70_000) -> tuple[bytes, int, int]:
     data, offset, skipped = b"", 0, 0
     while (chunk := launcher.log(handle, offset, limit)).data:
         data, offset, skipped = data + chunk.data, chunk.next_offset, skipped + chunk.skipped
@@ -728,9 +723,7 @@ def test_log_is_live(jobs: Jobs) -> None:
 
 def test_binary_output(jobs: Jobs) -> None:
     """Any bytes are kept as they are, from stdout and stderr, also one line without an end."""
-    handle = jobs.python(
-        "import os; os.write(1, bytes(range(256)) * 300); os.write(2, b'\\xff\\0')"
-    )
+    handle = jobs.python("import os; os.write(1, bytes(range(256)) * 300); os.write(2, b'\\xff\\0')")
     jobs.end(handle)
 
     assert read_all(jobs.launcher, handle)[0] == bytes(range(256)) * 300 + b"\xff\0"

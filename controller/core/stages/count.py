@@ -39,7 +39,7 @@ def ask(question: Question) -> Answer | None:
     known: list[int] = question.slot or []
     newest = max([at, *known])
     window = sorted(instant for instant in [*known, at] if instant > newest - within)[-on.count :]
-    seen = {
+    seen: dict[str, Any] = {
         "count": len(window),
         "needed": on.count,
         "within": span(on.within),

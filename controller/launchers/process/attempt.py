@@ -16,10 +16,12 @@ SHELL = "/bin/sh"
 
 
 def folder_of(handle: Handle) -> Path:
+    """Return the attempt's folder."""
     return Path(handle["folder"])
 
 
 def make_handle(order: Order, shim: int) -> Handle:
+    """Return what the store keeps of a job; the same whenever and wherever it is made."""
     return {"folder": str(order.folder.absolute()), "shim": shim, "attempt": order.attempt_id}
 
 
@@ -31,12 +33,14 @@ def known_handle(order: Order) -> Handle:
 
 
 def is_shim(pid: int, folder: Path) -> bool:
+    """Say whether this process is the shim of the attempt: its command line names the folder."""
     # Not the path of the script: an upgrade may have moved it since.
     arguments = read_proc(pid, "cmdline").split(b"\0")[:3] if pid > 0 else []
     return arguments[:1] + arguments[2:] == [os.fsencode(SHELL), os.fsencode(folder)]
 
 
 def search_shim(folder: Path) -> int | None:
+    """Return the pid of a shim that has not claimed its folder yet, or whose claim was cut off."""
     shims = [pid for pid in all_pids() if is_shim(pid, folder)]
     # The limiter is a fork of the shim and looks like it; the shim leads the group.
     return next(
@@ -46,11 +50,13 @@ def search_shim(folder: Path) -> int | None:
 
 
 def shim_pid(folder: Path, handle: Handle) -> int:
+    """Return the shim that holds the claim; before there is a claim, the one the handle was made for."""
     claim = read_claim(folder)
     return claim.shim if claim is not None else int(handle["shim"])
 
 
 def shim_alive(folder: Path, handle: Handle) -> bool:
+    """Say whether the attempt's shim is running."""
     return is_shim(shim_pid(folder, handle), folder)
 
 
@@ -66,8 +72,7 @@ def find_members(folder: Path, shim: int, attempt_id: str) -> list[Process]:
     candidates = [
         process
         for process in everything
-        if process.start >= job.start
-        and (process.pid == job.pid or shim not in (process.pid, process.group))
+        if process.start >= job.start and (process.pid == job.pid or shim not in (process.pid, process.group))
     ]
     # Once the job itself is gone its pid may lead another session; then only the mark tells.
     leads = any((process.pid, process.start) == (job.pid, job.start) for process in candidates)
@@ -78,10 +83,6 @@ def find_members(folder: Path, shim: int, attempt_id: str) -> list[Process]:
         if (leads and job.pid in (process.pid, process.session, process.group))
         or mark in read_proc(process.pid, "environ").split(b"\0")
     }
-    while more := [
-        process
-        for process in candidates
-        if process.parent in members and process.pid not in members
-    ]:
+    while more := [process for process in candidates if process.parent in members and process.pid not in members]:
         members.update({process.pid: process for process in more})
     return [process for process in members.values() if process.state not in "ZX"]

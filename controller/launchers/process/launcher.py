@@ -46,7 +46,6 @@ from controller.launchers.process.starting import Machine, find_program, job_env
 from controller.launchers.process.watcher import Watcher
 from controller.ports import Handle, LauncherContext, LogChunk, Observation, Order
 
-
 #: How long `stop` waits for a shim that has only just begun, and then for killed processes to be gone.
 _START_SECONDS, _KILL_SECONDS = 2.0, 2.0
 #: How long `log` waits for the last output of a job that has ended, and how long after the end that makes sense.
@@ -92,8 +91,7 @@ class ProcessLauncher:
         ]
         niceness = min(
             19,
-            os.getpriority(os.PRIO_PROCESS, 0)
-            + (self._settings.nice if options.nice is None else options.nice),
+            os.getpriority(os.PRIO_PROCESS, 0) + (self._settings.nice if options.nice is None else options.nice),
         )
         tools = self._machine.tools()
         argv = [
@@ -128,7 +126,7 @@ class ProcessLauncher:
     def observe(self, handle: Handle) -> Observation:
         folder = folder_of(handle)
         with _looking(folder):
-            if (end := self._end(folder)) is not None:
+            if (end := self._end(handle)) is not None:
                 return end
             claim = read_claim(folder)
             if claim is not None and claim.boot_id != self._machine.boot_id():
@@ -140,40 +138,37 @@ class ProcessLauncher:
             job = read_started(folder)
             if shim_alive(folder, handle) or (job is not None and job.alive()):
                 facts = {} if job is None else {"pid": job.pid}
-                return Observation(
-                    state="running", started_at=written_at(folder / "started"), facts=facts
-                )
+                return Observation(state="running", started_at=written_at(folder / "started"), facts=facts)
             # The end may have been recorded between the first look and the last.
-            if (end := self._end(folder)) is not None:
+            if (end := self._end(handle)) is not None:
                 return end
             reason = (
                 "the process is gone and left no exit code"
                 if job
                 else "the job was never started: its shim ended before"
             )
-            return Observation(
-                state="lost", reason=reason, started_at=written_at(folder / "started")
-            )
+            return Observation(state="lost", reason=reason, started_at=written_at(folder / "started"))
 
-    def _end(self, folder: Path) -> Observation | None:
+    def _end(self, handle: Handle) -> Observation | None:
+        folder = folder_of(handle)
         code = read_exit(folder)
         if code is None:
             return None
         job = read_started(folder)
         return Observation(
             state="succeeded" if code == 0 else "failed",
-            reason=self._reason(folder, code, started=job is not None),
+            reason=self._reason(handle, code, started=job is not None),
             exit_code=code,
             started_at=written_at(folder / "started"),
             finished_at=written_at(folder / "exit"),
             facts={} if job is None else {"pid": job.pid},
         )
 
-    def _reason(self, folder: Path, code: int, *, started: bool) -> str:
+    def _reason(self, handle: Handle, code: int, *, started: bool) -> str:
         if not started:
             return f"the job was not started: its working directory or record cannot be used (exit code {code})"
         if code in (126, 127):
-            first_line = Segments(folder).read(0, 300).data.partition(b"\n")[0]
+            first_line = self.log(handle, 0, 300).data.partition(b"\n")[0]
             if first_line.startswith(b"setsid: "):
                 return first_line.decode(errors="replace").removeprefix("setsid: ")
         if code > 128:
@@ -213,9 +208,7 @@ class ProcessLauncher:
             try:
                 member.signal(number)
             except PermissionError:
-                self._context.log.warning(
-                    "job.signal_refused", folder=str(folder), pid=member.pid, signal=number.name
-                )
+                self._context.log.warning("job.signal_refused", folder=str(folder), pid=member.pid, signal=number.name)
         return len(members)
 
     def _wait(self, done: Callable[[], bool], seconds: float) -> None:
@@ -228,14 +221,15 @@ class ProcessLauncher:
     # ------------------------------------------------------------------------------------------ watch, log, forget
 
     def watch(self, handle: Handle, changed: Callable[[], None]) -> None:
-        """Call `changed()` when the shim ends, at once when it has; should it die before its job, when the job ends too."""
+        """Call `changed()` when the shim has ended, and should it die before its job, when the job has."""
         folder = folder_of(handle)
 
         def shim_ended() -> None:
-            changed()
-            job = read_started(folder)
-            if job is not None and job.alive():
+            job = None if read_exit(folder) is not None else read_started(folder)
+            if job is not None and job.alive():  # somebody killed the shim
                 self._watcher.follow(str(folder), job.pid, changed, still=job.alive)
+            else:
+                changed()
 
         with _looking(folder):
             shim = shim_pid(folder, handle)
@@ -261,8 +255,7 @@ class ProcessLauncher:
     def _draining(self, folder: Path) -> bool:
         ended_at = written_at(folder / "exit")
         return (
-            ended_at is not None
-            and abs((self._context.clock.now() - ended_at).total_seconds()) < _DRAIN_WINDOW_SECONDS
+            ended_at is not None and abs((self._context.clock.now() - ended_at).total_seconds()) < _DRAIN_WINDOW_SECONDS
         )
 
     def forget(self, handle: Handle) -> None:
@@ -275,4 +268,5 @@ def _looking(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise RetryLater(f"cannot read the records in {str(folder)!r}: {error}") from error
+        msg = f"cannot read the records in {str(folder)!r}: {error}"
+        raise RetryLater(msg) from error

@@ -11,9 +11,7 @@ from pydantic import ConfigDict, Field, field_validator
 from controller.ports import PluginOptions
 
 #: Names that sh can carry through unchanged, less those it sets itself.
-_NAME = re.compile(
-    r"(?!shim_)(?!(IFS|PWD|OLDPWD|PPID|OPTIND|LINENO|PS[124])$)[A-Za-z_][A-Za-z0-9_]*", re.ASCII
-)
+_NAME = re.compile(r"(?!shim_)(?!(IFS|PWD|OLDPWD|PPID|OPTIND|LINENO|PS[124])$)[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
 
 
 class ProcessSettings(PluginOptions):
@@ -32,7 +30,7 @@ class ProcessSettings(PluginOptions):
     )
     log_cap: int = Field(
         100 * 1024 * 1024,
-        ge=3 * 4096,
+        ge=3 * 65536,
         description="Bytes kept of each attempt's output: its first third, and the newest.",
     )
 
@@ -44,16 +42,14 @@ class ProcessOptions(PluginOptions):
 
     command: list[str] = Field(
         min_length=1,
-        description="Program and arguments; never a shell. The program is searched in PATH of the job, or from `workdir` when it has a slash.",
+        description="Program and arguments; never a shell. The program is searched in the job's PATH, or from `workdir` when it has a slash.",
     )
     env: dict[str, str] = Field(default_factory=dict, description="More environment variables.")
     inherit: list[str] = Field(
         default_factory=list,
         description="Names of the daemon's own variables the job gets beside PATH, HOME, LANG, LC_*, TZ, TMPDIR, VIRTUAL_ENV and CUDA_*.",
     )
-    workdir: Path = Field(
-        Path(), description="Where the job runs, relative to the configuration's folder."
-    )
+    workdir: Path = Field(Path(), description="Where the job runs, relative to the configuration's folder.")
     nice: int | None = Field(None, ge=0, le=19, description="Instead of the launcher's `nice`.")
 
     @field_validator("env")
@@ -69,7 +65,6 @@ class ProcessOptions(PluginOptions):
 
 def _checked_name(name: str) -> str:
     if not _NAME.fullmatch(name):
-        raise ValueError(
-            f"{name!r} cannot be passed on as a variable; use letters, digits and _, and no name that sh sets itself"
-        )
+        msg = f"{name!r} cannot be passed on as a variable; use letters, digits and _, and no name that sh sets itself"
+        raise ValueError(msg)
     return name

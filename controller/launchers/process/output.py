@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from pathlib import Path
 
@@ -32,7 +31,7 @@ class Segments:
 
     def _names(self) -> list[str]:
         try:
-            return os.listdir(self._folder)
+            return [path.name for path in self._folder.iterdir()]
         except FileNotFoundError:
             return []
 

@@ -17,6 +17,7 @@ from typing import Literal
 
 @contextmanager
 def gone_is_fine() -> Iterator[None]:
+    """Pass over that a process ended before we came to it."""
     try:
         yield
     except ProcessLookupError:
@@ -25,6 +26,8 @@ def gone_is_fine() -> Iterator[None]:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Process:
+    """A process at one instant."""
+
     pid: int
     parent: int
     group: int
@@ -47,6 +50,7 @@ class Process:
 
 
 def read_process(pid: int) -> Process | None:
+    """Return the process with this pid; None when there is none."""
     stat = read_proc(pid, "stat")
     # The name in parentheses is chosen by the process and may itself hold parentheses and spaces.
     fields = stat.rpartition(b")")[2].split()
@@ -73,10 +77,12 @@ def read_proc(pid: int, name: Literal["stat", "cmdline", "environ"]) -> bytes:
 
 
 def all_pids() -> list[int]:
-    return [int(name) for name in os.listdir("/proc") if name.isdigit()]
+    """Return the pids of all processes we can see."""
+    return [int(path.name) for path in Path("/proc").iterdir() if path.name.isdigit()]
 
 
 def group_alive(group: int) -> bool:
+    """Say whether a process group has members."""
     try:
         os.killpg(group, 0)
     except PermissionError:

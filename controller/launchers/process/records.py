@@ -19,26 +19,33 @@ _EXIT = re.compile(r"\d{1,3}\n")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Claim:
+    """Which shim may run the attempt, and under which boot of the machine."""
+
     shim: int
     boot_id: str
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Job:
+    """The job's own process."""
+
     pid: int
     start: int
 
     def alive(self) -> bool:
+        """Say whether this process runs; another one with its pid, or a zombie, does not count."""
         process = read_process(self.pid)
         return process is not None and process.start == self.start and process.state not in "ZX"
 
 
 def read_claim(folder: Path) -> Claim | None:
+    """Return the claim, None while there is none."""
     record = _read_record(folder / "claim", _CLAIM)
     return None if record is None else Claim(shim=int(record[0]), boot_id=record[1])
 
 
 def read_started(folder: Path) -> Job | None:
+    """Return the job's process, None before it exists."""
     record = _read_record(folder / "started", _STARTED)
     return None if record is None else Job(pid=int(record[0]), start=int(record[1]))
 
@@ -50,6 +57,7 @@ def read_exit(folder: Path) -> int | None:
 
 
 def written_at(path: Path) -> datetime | None:
+    """Return when a record was written, None when it is missing."""
     try:
         return datetime.fromtimestamp(path.stat().st_mtime, UTC)
     except (FileNotFoundError, NotADirectoryError):

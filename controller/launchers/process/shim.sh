@@ -13,22 +13,42 @@
 
 shim_signals='HUP INT QUIT TERM PIPE USR1 USR2 ALRM TSTP TTIN TTOU'
 
-# Copy stdin to the log until its last writer is gone. What a full disk refuses is dropped: a job must not stop for its log.
+# Copy at most $1 reads of stdin to the end of file $2, each as it comes; tell shim_reads and shim_bytes.
+# dd counts a short read like a full one, so a segment is filled by several dd, each given what surely fits.
+shim_copy() {
+  shim_report=$(LC_ALL=C dd bs=16384 count="$1" of="$2" oflag=append conv=notrunc 2>&1)
+  shim_status=$?
+  shim_bytes=${shim_report% byte*}
+  shim_bytes=${shim_bytes##*[!0-9]}
+  shim_bytes=${shim_bytes:-0}
+  shim_reads=${shim_report% records in*}
+  shim_reads=${shim_reads##*[!0-9+]}
+  shim_reads=$((${shim_reads:-0}))
+  return "$shim_status"
+}
+
+# Copy the pipe to the log until its last writer is gone.
+# What a full disk refuses is dropped: a job must not stop for its log.
 shim_keep_log() {
   # By exec, because sh would keep a copy of what it redirects for a function, and with it the pipe open.
   exec <&3 3<&- >/dev/null
   PATH=$shim_tools
-  shim_at=0
+  shim_at=0 shim_used=0 shim_before=0
   while :; do
-    if ! shim_copied=$(LC_ALL=C dd bs=65536 count="$shim_segment" iflag=count_bytes of="$shim_folder/log.$shim_at" 2>&1); then
-      shim_copied=$(LC_ALL=C dd bs=65536 count="$shim_segment" iflag=count_bytes of=/dev/null 2>&1) || exit
+    shim_room=$(((shim_segment - shim_used) / 16384))
+    if shim_copy "$shim_room" "$shim_folder/log.$shim_at"; then
+      [ "$shim_reads" -eq "$shim_room" ] || exit
+      shim_used=$((shim_used + shim_bytes))
+      [ "$shim_used" -ge $((shim_segment / 8 * 7)) ] || continue
+    else
+      shim_used=$((shim_used + shim_bytes))
+      shim_copy "$shim_room" /dev/null || exit
+      [ "$shim_reads" -eq "$shim_room" ] || exit
+      shim_used=$((shim_used + shim_bytes))
     fi
-    case $shim_copied in
-      *"$shim_segment bytes"*) ;;
-      *) exit ;;
-    esac
-    [ "$shim_at" -le "$shim_segment" ] || rm -f "$shim_folder/log.$((shim_at - shim_segment))"
-    shim_at=$((shim_at + shim_segment))
+    [ "$shim_before" -eq 0 ] || rm -f "$shim_folder/log.$shim_before"
+    shim_before=$shim_at
+    shim_at=$((shim_at + shim_used)) shim_used=0
   done
 }
 

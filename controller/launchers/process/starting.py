@@ -22,34 +22,33 @@ _INHERITED = re.compile(r"PATH|HOME|LANG|LC_\w+|TZ|TMPDIR|VIRTUAL_ENV|CUDA_\w+")
 
 
 def job_environment(options: ProcessOptions, order: Order) -> dict[str, str]:
-    kept = {
-        name: value
-        for name, value in os.environ.items()
-        if _INHERITED.fullmatch(name) or name in options.inherit
-    }
+    """Return all variables of the job: allowed ones of ours, the model's, the contract's."""
+    kept = {name: value for name, value in os.environ.items() if _INHERITED.fullmatch(name) or name in options.inherit}
     return {**kept, **options.env, **order.environment, ATTEMPT_VARIABLE: order.attempt_id}
 
 
 def find_program(name: str, workdir: Path, search: str) -> str:
     """Return the absolute path of the program, so that what cannot be started is known before anything is."""
     if not workdir.is_dir():
-        raise GiveUp(f"workdir {str(workdir)!r} is not a directory")
+        msg = f"workdir {str(workdir)!r} is not a directory"
+        raise GiveUp(msg)
     if "/" in name:
         path = workdir / name
         if not path.is_file():
-            raise GiveUp(f"command not found: {name!r}", hint=f"looked for {str(path)!r}")
+            msg = f"command not found: {name!r}"
+            raise GiveUp(msg, hint=f"looked for {str(path)!r}")
         if not os.access(path, os.X_OK):
-            raise GiveUp(f"command is not executable: {name!r}", hint=f"chmod +x {str(path)!r}")
+            msg = f"command is not executable: {name!r}"
+            raise GiveUp(msg, hint=f"chmod +x {str(path)!r}")
         return str(path)
     found = shutil.which(name, path=search)
     if found is None:
-        raise GiveUp(f"command not found: {name!r}", hint=f"PATH of the job is {search!r}")
+        msg = f"command not found: {name!r}"
+        raise GiveUp(msg, hint=f"PATH of the job is {search!r}")
     return str(workdir / found)
 
 
-def spawn_shim(
-    argv: list[str], environment: Mapping[str, str], niceness: int, given: list[int]
-) -> int:
+def spawn_shim(argv: list[str], environment: Mapping[str, str], niceness: int, given: list[int]) -> int:
     """Start the shim with a pipe as stdin (its reading end) and stdout, in a session of its own; return its pid.
 
     `posix_spawn`, because a fork would copy the page tables of a big daemon. Python ignores SIGPIPE and SIGXFSZ; a job must not.
@@ -57,7 +56,8 @@ def spawn_shim(
     try:
         reading, writing = os.pipe()
     except OSError as error:
-        raise RetryLater(f"cannot start a process: {error}") from error
+        msg = f"cannot start a process: {error}"
+        raise RetryLater(msg) from error
     try:
         pid = os.posix_spawn(
             argv[0],
@@ -75,13 +75,14 @@ def spawn_shim(
         )
     except OSError as error:
         if error.errno in (errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE):
-            raise RetryLater(f"cannot start a process: {error}") from error
-        reason = (
-            "command and environment are too long" if error.errno == errno.E2BIG else str(error)
-        )
-        raise GiveUp(f"cannot start the job: {reason}") from error
+            msg = f"cannot start a process: {error}"
+            raise RetryLater(msg) from error
+        reason = "command and environment are too long" if error.errno == errno.E2BIG else str(error)
+        msg = f"cannot start the job: {reason}"
+        raise GiveUp(msg) from error
     except ValueError as error:  # a NUL byte, or text that no byte string stands for
-        raise GiveUp(f"cannot pass command or environment on: {error}") from error
+        msg = f"cannot pass command or environment on: {error}"
+        raise GiveUp(msg) from error
     finally:
         os.close(reading)
         os.close(writing)
@@ -93,6 +94,8 @@ def spawn_shim(
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Tools:
+    """Programs of the system that the shim runs."""
+
     path: str
     setsid: str
     nice: str
@@ -115,25 +118,21 @@ class Machine:
         """Return where the shim's own programs are, whatever the job's PATH says."""
         if self._tools is None:
             search = f"{os.environ.get('PATH', '')}:{os.defpath}"
-            found = {
-                name: shutil.which(name, path=search)
-                for name in ("setsid", "nice", "dd", "rm", "sleep")
-            }
+            found = {name: shutil.which(name, path=search) for name in ("setsid", "nice", "dd", "rm", "sleep")}
             if missing := [name for name, place in found.items() if place is None]:
+                msg = f"this machine has no {', '.join(missing)}"
                 raise GiveUp(
-                    f"this machine has no {', '.join(missing)}",
+                    msg,
                     hint="install util-linux and coreutils",
                 )
-            path = ":".join(
-                dict.fromkeys(str(Path(place).parent) for place in found.values() if place)
-            )
+            path = ":".join(dict.fromkeys(str(Path(place).parent) for place in found.values() if place))
             self._tools = Tools(path=path, setsid=str(found["setsid"]), nice=str(found["nice"]))
         return self._tools
 
     def given_descriptors(self) -> list[int]:
         """Return the descriptors that the daemon itself was given by whoever started it; all it opens are not inheritable."""
         if self._given is None:
-            open_now = [int(name) for name in os.listdir("/proc/self/fd")]
+            open_now = [int(path.name) for path in Path("/proc/self/fd").iterdir()]
             self._given = [number for number in open_now if number > 2 and _inheritable(number)]
         return self._given
 

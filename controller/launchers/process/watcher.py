@@ -73,9 +73,7 @@ class Watcher:
         except OSError as error:
             if error.errno in (errno.ESRCH, errno.EINVAL):
                 return False
-            self._log.warning(
-                "job.not_watched", folder=watch.folder, pid=watch.pid, error=str(error)
-            )
+            self._log.warning("job.not_watched", folder=watch.folder, pid=watch.pid, error=str(error))
             if still is None:
                 self._unwatched.add(watch.pid)
             return True
@@ -85,9 +83,7 @@ class Watcher:
         self._watches[descriptor] = watch
         if self._epoll is None:
             self._epoll = select.epoll()
-            threading.Thread(
-                target=self._run, args=(self._epoll,), name="process-launcher", daemon=True
-            ).start()
+            threading.Thread(target=self._run, args=(self._epoll,), name="process-launcher", daemon=True).start()
         self._epoll.register(descriptor, select.EPOLLIN)
         return True
 
@@ -95,11 +91,7 @@ class Watcher:
         while True:
             ready = epoll.poll(_IDLE_SECONDS)
             with self._lock:
-                callbacks = [
-                    callback
-                    for descriptor, _ in ready
-                    for callback in self._close(epoll, descriptor)
-                ]
+                callbacks = [callback for descriptor, _ in ready for callback in self._close(epoll, descriptor)]
                 if not ready and not self._watches:
                     self._epoll = None
                     epoll.close()

@@ -30,12 +30,16 @@ class Notes:
         self._logged: dict[str, float] = {}
 
     def complain(self, name: str, reason: str | None) -> None:
-        """Pass a complaint on when it is another one than before."""
-        if name not in self._standing or self._standing[name] != reason:
-            self._standing[name] = reason
-            self._context.complain(name, reason)
-            if reason is not None:
-                self._context.log.warning(f"files.{name}", source=self._context.name, reason=reason)
+        """Pass a complaint on, and log it, when it is another one than before."""
+        if self._pass_on(name, reason) and reason is not None:
+            self._context.log.warning("files.complaint", source=self._context.name, complaint=name, reason=reason)
+
+    def _pass_on(self, name: str, reason: str | None) -> bool:
+        if name in self._standing and self._standing[name] == reason:
+            return False
+        self._standing[name] = reason
+        self._context.complain(name, reason)
+        return True
 
     def begin(self) -> None:
         """Begin a scan: what is still wrong will be met again."""
@@ -88,7 +92,7 @@ class Notes:
             path, (error, _) = next(iter(self._unreadable.items()))
             others = len(self._unreadable) - 1
             reason = f"cannot read {self._shown(path)!r}: {error}" + (f", nor {others} more" if others else "")
-        self.complain(_UNREADABLE, reason)
+        self._pass_on(_UNREADABLE, reason)
 
     def _may_log(self, path: str) -> bool:
         """Return whether the last line about a path is an hour old."""

@@ -336,11 +336,14 @@ class FileSource:
         if self._walk is None and not self._begin_walk():
             return False
         assert self._walk is not None  # noqa: S101 - for the type checker
+        if self._is_full():
+            return True
         started = self._monotonic()
-        ended = not self._is_full()
-        for found in self._walk if ended else ():
+        ended = True
+        for found in self._walk:
             if found is not None:
-                self._sight(*found, wait=self._patience(), news=self._baselined or self._walk_count > 1)
+                news = self._baselined or self._walk_count > 1
+                self._sight(*found, wait=self._patience(), news=news)
             if found is None or self._is_full():
                 ended = False
                 break
@@ -466,7 +469,7 @@ class FileSource:
                 self._notes.vanished(path)
                 return None
             if stamp != sighting.stamp:
-                raise Unsteady  # noqa: TRY301 - the same as when it changes while it is read
+                raise Unsteady
             digest = self._tree.digest(path, stamp, self._halted) if self._is_digested(stamp) else None
         except Unsteady:
             if changed := self._tree.stamp(path):
@@ -576,6 +579,8 @@ class FileSource:
         stored.
         """
         if self._baselined or self._index is None or self._unsaved:
+            return
+        if self._monotonic() < self._retry_at:
             return
         walked = self._walk_count > 1 or (self._walk_count == 1 and self._walk is None)
         if walked and all(sighting.news for sighting in self._sighted.values()):

@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import sys
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import cast
 
 from watchdog.events import (
     DirCreatedEvent,
@@ -112,4 +114,5 @@ class Watcher(FileSystemEventHandler):
 
 def _observer() -> BaseObserver:
     # On Linux, full events tell a rename into the folder from a file that has just been created.
-    return Observer(generate_full_events=True) if sys.platform == "linux" else Observer()
+    options = {"generate_full_events": True} if sys.platform == "linux" else {}
+    return cast("Callable[..., BaseObserver]", Observer)(**options)

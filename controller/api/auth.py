@@ -1,0 +1,114 @@
+"""Who asks: the user behind a Unix socket, or the owner of a bearer token on TCP. Without either there is no answer.
+
+A token is looked up by its digest. What was found is trusted for a second, and forgotten at once when a token is revoked here, so that a
+burst of events does not become a burst of look-ups. Wrong tokens are throttled per address.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any
+
+from controller.api.ports import Log
+from controller.api.problems import Refusal
+from controller.clock import Clock
+from controller.core import tokens
+from controller.store.people import Token
+
+#: How long a token that was found is trusted without looking again.
+TRUST_SECONDS = 1.0
+#: Wrong tokens of one address within `THROTTLE_SECONDS` before it is told to wait.
+MAX_FAILURES = 20
+THROTTLE_SECONDS = 60.0
+_MAX_REMEMBERED = 4096
+_MAX_TOKEN = 256
+
+
+class Auth:
+    """Says who the actor of a request is, or refuses it."""
+
+    def __init__(self, find: Callable[[str], Token | None], *, clock: Clock, log: Log) -> None:
+        self._find = find
+        self._clock = clock
+        self._log = log
+        self._trusted: dict[str, tuple[Token, float]] = {}
+        self._failures: dict[str, tuple[int, float]] = {}
+
+    def forget(self) -> None:
+        """Trust no token that was looked up before."""
+        self._trusted.clear()
+
+    async def actor(self, scope: dict[str, Any]) -> str:
+        """Return the actor's name; raises `Refusal`."""
+        peer: str | None = scope.get("retrain.peer")
+        if peer is not None:
+            return peer
+        address = (scope.get("client") or ("unknown", 0))[0]
+        secret = _bearer(scope["headers"])
+        if secret is None:
+            raise _unauthorized("a bearer token is needed here", hint="send Authorization: Bearer rt_…, see `retrainctl token create`")
+        found = await self._token(secret, address)
+        reason = _against(found, self._clock.now())
+        if found is None or reason is not None:
+            self._count_failure(address)
+            self._log.warning("token.refused", address=address, reason=reason, token=found.name if found else None)
+            raise _unauthorized(f"the token {reason or 'is unknown'}")
+        return f"token:{found.name}"
+
+    async def _token(self, secret: str, address: str) -> Token | None:
+        digest = tokens.digest(secret)
+        now = self._clock.monotonic()
+        trusted = self._trusted.get(digest)
+        if trusted is not None and now - trusted[1] < TRUST_SECONDS:
+            return trusted[0]
+        self._refuse_throttled(address, now)
+        if not secret.startswith(tokens.PREFIX):
+            return None
+        found = await asyncio.get_running_loop().run_in_executor(None, self._find, digest)
+        if found is None or not hmac.compare_digest(found.digest, digest):
+            return None
+        if len(self._trusted) >= _MAX_REMEMBERED:
+            self._trusted.clear()
+        self._trusted[digest] = (found, now)
+        return found
+
+    def _refuse_throttled(self, address: str, now: float) -> None:
+        count, since = self._failures.get(address, (0, now))
+        if count >= MAX_FAILURES and now - since < THROTTLE_SECONDS:
+            raise Refusal(429, "too many wrong tokens from this address", headers=[(b"retry-after", b"60")])
+
+    def _count_failure(self, address: str) -> None:
+        now = self._clock.monotonic()
+        count, since = self._failures.get(address, (0, now))
+        if now - since >= THROTTLE_SECONDS:
+            count, since = 0, now
+        if len(self._failures) >= _MAX_REMEMBERED:
+            self._failures.clear()
+        self._failures[address] = (count + 1, since)
+
+
+def _bearer(headers: list[tuple[bytes, bytes]]) -> str | None:
+    """Return the token of the one Authorization header; the query string is never looked at."""
+    values = [value for name, value in headers if name == b"authorization"]
+    if len(values) != 1 or len(values[0]) > _MAX_TOKEN:
+        return None
+    scheme, _, secret = values[0].decode("latin-1").partition(" ")
+    return secret.strip() if scheme.lower() == "bearer" and secret.strip() else None
+
+
+def _against(token: Token | None, now: datetime) -> str | None:
+    """Return what speaks against a token; None for nothing."""
+    if token is None:
+        return "is unknown"
+    if token.revoked_at is not None:
+        return "is revoked"
+    if token.expires_at is not None and token.expires_at <= now:
+        return "has expired"
+    return None
+
+
+def _unauthorized(detail: str, *, hint: str = "") -> Refusal:
+    return Refusal(401, detail, hint=hint, headers=[(b"www-authenticate", b'Bearer realm="retrain"')])
