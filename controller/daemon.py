@@ -116,7 +116,7 @@ class LoopThread:
             self._failures = 0
             runtime.complaints.set("store", self.name, None)
             runtime.complaints.set(self.name, "tick", None)
-        if ticked.worked:
+        if ticked.again:
             return 0.0
         wait = SWEEP
         if ticked.next_at is not None:

@@ -11,9 +11,9 @@ from typing import Any
 
 from controller.api.auth import Auth
 from controller.api.intake import ClientGone, grant, read_body, take_events
-from controller.api.ports import Desk, Health, Intake, Log, Logs, Settings, Views
+from controller.api.ports import Desk, Health, Intake, Log, Logs, Views
 from controller.api.problems import Answer, Refusal, answer, problem, problem_of
-from controller.api.routes import Waiting, make_routes
+from controller.api.routes import Policies, Waiting, make_routes
 from controller.clock import Clock
 from controller.core import strict_json
 from controller.errors import ControllerError
@@ -25,13 +25,13 @@ _WITHOUT_BODY = ("GET", "HEAD", "OPTIONS", "DELETE")
 
 
 def make_app(
+    *,
     desk: Desk,
     views: Views,
     inbox: Intake,
     health: Health,
-    *,
     logs: Logs,
-    settings: Callable[[], Settings],
+    policies: Policies,
     clock: Clock,
     log: Log,
     registry: Any = None,
@@ -39,12 +39,12 @@ def make_app(
 ) -> App:
     """Return the application.
 
-    `settings` gives the configuration in force; `registry` is prometheus_client's (its own default when None);
+    `policies` gives the models of the configuration in force; `registry` is prometheus_client's (its own default when None);
     `hooks` serves `/hooks/{source}`, and verifies its callers itself.
     """
     auth = Auth(views.token, clock=clock, log=log)
     waiting = Waiting(clock)
-    routes = make_routes(desk, views, logs, settings=settings, waiting=waiting, tokens_changed=auth.forget)
+    routes = make_routes(desk, views, logs, policies=policies, waiting=waiting, tokens_changed=auth.forget)
     return App(routes, inbox, health, auth=auth, waiting=waiting, log=log, registry=registry, hooks=hooks)
 
 

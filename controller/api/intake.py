@@ -18,7 +18,7 @@ from controller.ports import Batch
 API_ORIGIN = "api"
 
 
-class ClientGone(Exception):  # noqa: N818 - nobody is left to be answered
+class ClientGone(Exception):
     """The client went away before its request was complete."""
 
 
@@ -28,7 +28,9 @@ async def read_body(scope: dict[str, Any], receive: Any, *, limit: int = MAX_BYT
         if name == b"content-length" and value.isdigit() and int(value) > limit:
             raise _too_long(limit)
         if name == b"content-encoding" and value.strip().lower() not in (b"", b"identity"):
-            raise Refusal(415, f"content-encoding {value.decode('latin-1')!r} is not taken", hint="send it uncompressed")
+            raise Refusal(
+                415, f"content-encoding {value.decode('latin-1')!r} is not taken", hint="send it uncompressed"
+            )
     parts: list[bytes] = []
     size = 0
     while True:

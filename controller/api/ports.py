@@ -5,13 +5,12 @@ Every method may be called from any thread and may block; the API calls them off
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from concurrent.futures import Future
 from datetime import timedelta
 from typing import Any, Protocol
 
 from controller.core.model import Champion, Event, Json, Receipt
-from controller.core.policy import ModelSpec
 from controller.core.shapes import (
     DecisionShape,
     EventPage,
@@ -47,10 +46,10 @@ class Desk(Protocol):
         """Press the button: `{"event_id", "duplicate"}`. The same `key` is the same press; with another request it is a `Conflict`."""
         ...
 
-    def cancel(self, run: str, *, who: str, reason: str) -> dict[str, Json]: ...
-    def retry(self, run: str, *, who: str, reason: str, key: str | None) -> dict[str, Json]: ...
-    def approve(self, run: str, *, who: str, reason: str) -> dict[str, Json]: ...
-    def reject(self, run: str, *, who: str, reason: str) -> dict[str, Json]: ...
+    def cancel(self, run_id: str, *, who: str, reason: str) -> dict[str, Json]: ...
+    def retry(self, run_id: str, *, who: str, reason: str, key: str | None) -> dict[str, Json]: ...
+    def approve(self, run_id: str, *, who: str, reason: str) -> dict[str, Json]: ...
+    def reject(self, run_id: str, *, who: str, reason: str) -> dict[str, Json]: ...
 
     def promote(self, target: str, *, who: str, reason: str) -> dict[str, Json]:
         """Override the gate; `target` is the id of a run or a version."""
@@ -65,7 +64,7 @@ class Desk(Protocol):
     def pause(self, scope: str, target: str, *, who: str, reason: str) -> dict[str, Json]: ...
     def resume(self, scope: str, target: str, *, who: str, reason: str) -> dict[str, Json]: ...
 
-    def resolve(self, run: str, candidate: str | None, as_: str, *, who: str, reason: str) -> dict[str, Json]:
+    def resolve(self, run_id: str, candidate: str | None, as_: str, *, who: str, reason: str) -> dict[str, Json]:
         """Say what became of an UNKNOWN job: `as_` is `running` or `failed`; without a candidate, of the run's only one."""
         ...
 
@@ -114,9 +113,7 @@ class Views(Protocol):
 class Logs(Protocol):
     """The logs of jobs."""
 
-    def read(
-        self, run: str, candidate: str | None, attempt: int | None, offset: int, limit: int
-    ) -> LogChunk:
+    def read(self, run_id: str, candidate: str | None, attempt: int | None, offset: int, limit: int) -> LogChunk:
         """Return a piece of a job's log: of the run's only candidate, and of its last attempt, unless named.
 
         Raises `NotFound` when there is no such run, candidate or attempt, `Conflict` when a candidate must be named.
@@ -132,19 +129,8 @@ class Health(Protocol):
         ...
 
 
-class Settings(Protocol):
-    """What the API asks of the configuration in force."""
-
-    @property
-    def models(self) -> Mapping[str, ModelSpec]: ...
-    @property
-    def version(self) -> str: ...
-
-
 class Log(Protocol):
     """A structured logger: a constant event name, and fields."""
 
     def warning(self, event: str, **fields: Any) -> Any: ...
     def error(self, event: str, **fields: Any) -> Any: ...
-
-

@@ -12,8 +12,8 @@ from typing import Any
 
 from controller.core.cloudevents import NotUnderstood
 from controller.errors import (
-    Conflict,
     ConfigError,
+    Conflict,
     ControllerError,
     ExpressionError,
     IllegalTransition,
@@ -22,6 +22,7 @@ from controller.errors import (
     RetryLater,
     StoreBusy,
 )
+from controller.store.dialect import dump_json
 from controller.store.store import StaleTerm
 
 #: The first class that fits gives the status.
@@ -60,7 +61,7 @@ class Answer:
         await send({"type": "http.response.body", "body": self.body})
 
 
-class Refusal(Exception):  # noqa: N818 - it is an answer, not a fault
+class Refusal(Exception):
     """A request is answered with a problem, from wherever it was noticed."""
 
     def __init__(
@@ -120,5 +121,5 @@ def problem_of(error: Refusal | ControllerError) -> Answer:
 
 def answer(status: int, value: Any, headers: Sequence[tuple[bytes, bytes]] = ()) -> Answer:
     """Return a JSON response."""
-    body = json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "backslashreplace")
+    body = dump_json(value).encode("utf-8", "backslashreplace")
     return Answer(status=status, body=body, headers=headers)

@@ -18,11 +18,12 @@ from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from controller.api.ports import Desk, Logs, Settings, Views
+from controller.api.ports import Desk, Logs, Views
 from controller.api.problems import Answer, answer, problem, problem_of
 from controller.api.why import locate, why
 from controller.clock import Clock
 from controller.core.duration import parse_duration
+from controller.core.policy import ModelSpec
 from controller.core.shapes import (
     EventPage,
     EventShape,
@@ -41,6 +42,8 @@ _POLL_SECONDS = 0.15
 _MAX_LOG_BYTES = 1 << 20
 
 Json = Any
+#: Gives the models of the configuration in force.
+Policies = Callable[[], Mapping[str, ModelSpec]]
 Name = Annotated[str, Path(min_length=1, max_length=300)]
 Wait = Annotated[float, Query(ge=0, le=MAX_WAIT_SECONDS, description="Seconds to wait for the end")]
 Limit = Annotated[int, Query(ge=1, le=500)]
@@ -139,7 +142,7 @@ def make_routes(
     views: Views,
     logs: Logs,
     *,
-    settings: Callable[[], Settings],
+    policies: Policies,
     waiting: Waiting,
     tokens_changed: Callable[[], None],
 ) -> FastAPI:
@@ -158,8 +161,8 @@ def make_routes(
             RequestValidationError: _invalid_request,
         },
     )
-    app.include_router(_questions(views, logs, settings=settings, waiting=waiting), prefix="/v1")
-    app.include_router(_acts(desk, views, settings=settings, tokens_changed=tokens_changed), prefix="/v1")
+    app.include_router(_questions(views, logs, policies=policies, waiting=waiting), prefix="/v1")
+    app.include_router(_acts(desk, views, policies=policies, tokens_changed=tokens_changed), prefix="/v1")
     _document_intake(app)
     return app
 
@@ -167,26 +170,24 @@ def make_routes(
 # --------------------------------------------------------------------------------------------------- questions
 
 
-def _questions(
-    views: Views, logs: Logs, *, settings: Callable[[], Settings], waiting: Waiting
-) -> APIRouter:
+def _questions(views: Views, logs: Logs, *, policies: Policies, waiting: Waiting) -> APIRouter:
     router = APIRouter()
 
     @router.get("/status", response_model=StatusShape)
     def status() -> Response:
         """Say what is happening now."""
         shape = views.status()
-        return _json({**shape, "models": views.models(settings().models)})
+        return _json({**shape, "models": views.models(policies())})
 
     @router.get("/models", response_model=list[ModelSummary])
     def models() -> Response:
         """List the models."""
-        return _json(views.models(settings().models))
+        return _json(views.models(policies()))
 
     @router.get("/models/{name}", response_model=ModelShape)
     def model(name: Name) -> Response:
         """Say everything about a model."""
-        return _json(views.model(name, configured=settings().models))
+        return _json(views.model(name, configured=policies()))
 
     @router.get("/runs", response_model=RunPage)
     def runs(
@@ -200,7 +201,7 @@ def _questions(
     @router.get("/runs/{name}", response_model=RunShape)
     async def run(name: Name, request: Request, wait: Wait = 0) -> Response:
         """Say everything about a run; with `wait`, when it has ended or the time is over."""
-        run_id = await run_in_threadpool(_find, views, name, "run", settings().models)
+        run_id = await run_in_threadpool(_find, views, name, "run", policies())
         if wait:
             await waiting.until(lambda: views.run_state(run_id) in RUN.final, wait, request)
         return _json(await run_in_threadpool(views.run, run_id))
@@ -214,7 +215,7 @@ def _questions(
         limit: Annotated[int, Query(ge=1, le=_MAX_LOG_BYTES)] = _MAX_LOG_BYTES // 4,
     ) -> Response:
         """Return a piece of a job's log as bytes; `X-Next-Offset` is where the next begins, `X-Skipped` counts what the cap cut."""
-        run_id = _find(views, name, "run", settings().models)
+        run_id = _find(views, name, "run", policies())
         chunk = logs.read(run_id, candidate, attempt, offset, limit)
         headers = {
             "x-next-offset": str(chunk.next_offset),
@@ -226,7 +227,7 @@ def _questions(
     @router.get("/events", response_model=EventPage)
     def events(
         origin: str | None = None,
-        type: str | None = None,  # noqa: A002 - the attribute's name, everywhere
+        type: str | None = None,
         state: str | None = None,
         limit: Limit = 50,
         before: str | None = None,
@@ -237,7 +238,7 @@ def _questions(
     @router.get("/events/{name:path}", response_model=EventShape)
     async def event(name: Name, request: Request, wait: Wait = 0) -> Response:
         """Say everything about an event; with `wait`, when it is decided or the time is over."""
-        event_id = await run_in_threadpool(_find, views, name, "event", settings().models)
+        event_id = await run_in_threadpool(_find, views, name, "event", policies())
         if wait:
             await waiting.until(lambda: views.event_state(event_id) != "PENDING", wait, request)
         return _json(await run_in_threadpool(views.event, event_id))
@@ -245,7 +246,7 @@ def _questions(
     @router.get("/why/{thing:path}")
     def explain(thing: Name) -> Response:
         """Explain a run, an event, a model or a policy."""
-        return _json(why(views, thing, settings().models))
+        return _json(why(views, thing, policies()))
 
     return router
 
@@ -253,20 +254,16 @@ def _questions(
 # -------------------------------------------------------------------------------------------------------- acts
 
 
-def _acts(
-    desk: Desk, views: Views, *, settings: Callable[[], Settings], tokens_changed: Callable[[], None]
-) -> APIRouter:
+def _acts(desk: Desk, views: Views, *, policies: Policies, tokens_changed: Callable[[], None]) -> APIRouter:
     router = APIRouter()
 
     def run_id(name: str) -> str:
-        return _find(views, name, "run", settings().models)
+        return _find(views, name, "run", policies())
 
     @router.post("/models/{name}/retrain", status_code=202, response_model=Acknowledged)
     def retrain(name: Name, request: Request, body: Annotated[RetrainBody, Body()], key: Key = None) -> Response:
         """Press the retrain button; the same Idempotency-Key is the same press."""
-        done = desk.retrain(
-            name, who=_who(request), reason=body.reason, params=body.params, force=body.force, key=key
-        )
+        done = desk.retrain(name, who=_who(request), reason=body.reason, params=body.params, force=body.force, key=key)
         return _json(done, 202)
 
     @router.post("/models/{name}/rollback")
@@ -315,7 +312,7 @@ def _acts(
         """Make a run's challenger, or a version, the champion over the gate's head."""
         if not body.reason.strip():
             raise InvalidInput("an override needs a reason", hint="it is recorded with your name")
-        found = locate(views, body.target, settings().models)
+        found = locate(views, body.target, policies())
         if found.kind not in ("run", "version"):
             raise InvalidInput(f"{body.target!r} is a {found.kind}, not a run or a version")
         return _json(desk.promote(found.id, who=_who(request), reason=body.reason), 202)
@@ -380,7 +377,7 @@ def _reason(body: ReasonBody | None) -> str:
     return "" if body is None else body.reason
 
 
-def _find(views: Views, name: str, kind: str, models: Mapping[str, Any]) -> str:
+def _find(views: Views, name: str, kind: str, models: Mapping[str, ModelSpec]) -> str:
     found = locate(views, name, models)
     if found.kind != kind:
         raise NotFound(f"{name!r} is a {found.kind}, not a{'n' if kind == 'event' else ''} {kind}")

@@ -258,9 +258,9 @@ class Server:
     def __init__(
         self,
         app: Application,
-        *,
         socket_path: Path | None,
         listen: tuple[str, int] | None = None,
+        *,
         limits: Limits | None = None,
     ) -> None:
         self._app = app
@@ -364,10 +364,14 @@ class Server:
         except FileNotFoundError:
             return
         if not stat.S_ISSOCK(mode):
-            raise Conflict(f"cannot listen on {path}: it is a file, not a socket", hint="set http.socket to another path")
+            raise Conflict(
+                f"cannot listen on {path}: it is a file, not a socket", hint="set http.socket to another path"
+            )
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
             if probe.connect_ex(name) == 0:
-                raise Conflict(f"cannot listen on {path}: another daemon answers there", hint="stop it, or set http.socket")
+                raise Conflict(
+                    f"cannot listen on {path}: another daemon answers there", hint="stop it, or set http.socket"
+                )
         with contextlib.suppress(FileNotFoundError):
             os.unlink(name)  # noqa: PTH108
 
@@ -381,7 +385,8 @@ class Server:
             server.close()
             taken = "another program listens there" if error.errno == errno.EADDRINUSE else error.strerror or str(error)
             raise Conflict(
-                f"cannot listen on {host}:{port}: {taken}", hint="set http.listen to another port, or stop the other program"
+                f"cannot listen on {host}:{port}: {taken}",
+                hint="set http.listen to another port, or stop the other program",
             ) from error
         self.address = (host, server.getsockname()[1])
         return server

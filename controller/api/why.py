@@ -32,9 +32,7 @@ def why(views: Views, text: str, models: Mapping[str, ModelSpec]) -> dict[str, J
         return explain_model(views.model(found.id, configured=models), spec=models.get(found.id))
     if found.kind == "policy":
         return _policy(views, found.id, models)
-    raise NotFound(
-        f"there is no account of a {found.kind} by itself", hint="ask for its run, its event or its model"
-    )
+    raise NotFound(f"there is no account of a {found.kind} by itself", hint="ask for its run, its event or its model")
 
 
 def _event(views: Views, event_id: str, models: Mapping[str, ModelSpec]) -> dict[str, Json]:

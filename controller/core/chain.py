@@ -46,7 +46,7 @@ class Facts:
     last_success_at: datetime | None = None
     last_promotion_at: datetime | None = None
     last_failure_at: datetime | None = None
-    #: When the last run of this policy ended; None while it has none, or it goes on.
+    #: When the run of this policy's last FIRE ended; None while there is none, or it goes on.
     last_ended_at: datetime | None = None
 
 

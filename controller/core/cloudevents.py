@@ -14,7 +14,6 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from urllib.parse import unquote_to_bytes
 
 from controller.core import strict_json
 from controller.core.model import Json, NewEvent
@@ -28,6 +27,7 @@ MAX_ATTRIBUTES = 64
 _NAME = re.compile(r"[a-z0-9]{1,64}")
 _TIME = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]\d\d:\d\d)")
 _REFERENCE = re.compile(r"[^\s\x00-\x1f\x7f]+")
+_PERCENT = re.compile(rb"%([0-9A-Fa-f]{2})")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _REQUIRED = ("id", "source", "specversion", "type")
 _JSON_TYPE = re.compile(r"[^;]*[/+]json", re.IGNORECASE)
@@ -144,7 +144,7 @@ def _header_value(name: str, raw: bytes) -> str:
     if len(text) >= 2 and text.startswith(b'"') and text.endswith(b'"'):
         text = re.sub(rb"\\(.)", rb"\1", text[1:-1])
     try:
-        return unquote_to_bytes(text).decode()
+        return _PERCENT.sub(lambda found: bytes([int(found[1], 16)]), text).decode()
     except UnicodeDecodeError as error:
         raise InvalidInput(f"the header ce-{name} is not UTF-8 once its percent-encoding is undone") from error
 

@@ -108,8 +108,9 @@ class Expression:
         """
         _check_cost(source)
         references = _references(source)
-        bound = set(_COMPREHENSION.findall(source))
-        used = set(references["variables"]) - bound
+        code = _STRING.sub("''", source)
+        bound = set(_COMPREHENSION.findall(code))
+        used = {name for name in references["variables"] if name not in bound or _is_free(name, code)}
         _refuse_unknown("variable", used, variables)
         named = {name for name in references["functions"] if name[0].isalpha()}
         _refuse_unknown("function", named, sorted(FUNCTIONS))
@@ -235,6 +236,27 @@ def _check_cost(source: str) -> None:
         raise ExpressionError(
             f"comprehensions (all, exists, map, filter) are nested deeper than {MAX_COMPREHENSION_DEPTH}"
         )
+
+
+def _is_free(name: str, code: str) -> bool:
+    """Say whether a name is also read outside the comprehensions that bind it; `code` is without the contents of its strings."""
+    scopes = [
+        range(match.start(), _closing(code, match.start() + match[0].index("(")))
+        for match in _COMPREHENSION.finditer(code)
+        if match[1] == name
+    ]
+    places = (match.start() for match in re.finditer(rf"(?<![\w.]){re.escape(name)}\b", code))
+    return any(not any(place in scope for scope in scopes) for place in places)
+
+
+def _closing(code: str, opening: int) -> int:
+    """Return where the bracket that opens at `opening` closes."""
+    depth = 0
+    for position in range(opening, len(code)):
+        depth += (code[position] in "([{") - (code[position] in ")]}")
+        if depth == 0:
+            return position
+    return len(code)
 
 
 def _deepest(code: str, counts: Any) -> int:

@@ -7,7 +7,7 @@ explanation that `retrainctl why` prints. The same functions serve the daemon, a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Literal
@@ -18,6 +18,7 @@ from controller.core.chain import (
     PolicyState,
     Question,
     Stage,
+    clock,
     from_micros,
 )
 from controller.core.conditions import Scope, event_scope
@@ -56,18 +57,20 @@ class Conclusion:
 def select(policy: Policy, event: Event, scope: Scope) -> Selection:
     """Ask the stages that need nothing but the event, and work out the key."""
     trace: list[Trace] = []
+    asking = ""
     try:
         for stage in SELECTING:
+            asking = stage.name
             answer = stage.ask(_question(policy, "", None, event, Facts(), scope, event.received_at))
             if answer is None:
                 continue
             trace.append(_line(stage, answer))
             if answer.outcome != "pass":
                 return Selection(outcome="skip", key="", trace=tuple(trace))
+        asking = "by"
         return Selection(outcome="pass", key=_key(policy, scope), trace=tuple(trace))
     except ExpressionError as error:
-        stage_name = SELECTING[min(len(trace), len(SELECTING) - 1)].name
-        trace.append(Trace(stage=stage_name, outcome="error", reason=error.message))
+        trace.append(Trace(stage=asking, outcome="error", reason=error.message))
         return Selection(outcome="error", key="", trace=tuple(trace))
 
 
@@ -94,10 +97,12 @@ def decide(
     `event` with the trace of its selection as `opening` drives it, or None for a timer.
     Deciding twice on the same arguments gives the same conclusion.
     """
-    state, opening = _carried_over(policy, state, opening, event, now)
+    state, opening = _carried_over(policy, state, opening, event)
+    if event is None and state.stage is None and not _is_level(policy, key):
+        return _nothing_held(policy, state, key, opening)
     if scope is None:
         scope = event_scope(event, model=policy.model, labels=facts.labels, champion=facts.champion)
-    return _walk(policy, state, key, event, opening, facts, now, scope, _start(policy, state, event))
+    return _walk(policy, state, key, event, opening, facts, now, scope, _start(policy, state, key, event))
 
 
 def decide_press(
@@ -159,7 +164,7 @@ def _walk(
     start: int,
 ) -> Conclusion:
     trace = list(opening)
-    slots = dict(state.slots)
+    slots, marks = dict(state.slots), dict[str, object]()
     joins_run: str | None = None
     replaces: tuple[str, ...] = ()
     for stage in CHAIN[start:]:
@@ -168,28 +173,23 @@ def _walk(
             answer = stage.ask(question)
         except ExpressionError as error:
             trace.append(Trace(stage=stage.name, outcome="error", reason=error.message))
-            return _ended(policy, state, key, "ERROR", trace, slots, causes="none")
+            after = replace(state, slots=slots, due_at=None if event is None else state.due_at)
+            return _ended(policy, after, key, "ERROR", trace, causes="none")
         if answer is None:
             continue
         trace.append(_line(stage, answer))
         if answer.slot is not None:
-            slots[stage.name] = answer.slot
+            (marks if stage.remembers else slots)[stage.name] = answer.slot
         if answer.outcome == "hold":
             return _held(policy, state, key, event, answer, stage, trace, slots, now)
         if answer.outcome == "skip":
             if answer.collects:
                 return _collected(policy, state, key, answer, trace, slots)
-            return _ended(
-                policy,
-                state,
-                key,
-                "SKIP",
-                trace,
-                slots,
-                causes="none" if _is_late(stage) else "drop",
-            )
+            if _is_late(stage):
+                return _ended(policy, replace(state, slots=slots), key, "SKIP", trace, causes="none")
+            return _ended(policy, _emptied(policy, state, key, {}), key, "SKIP", trace, causes="drop")
         joins_run, replaces = answer.joins_run, answer.replaces
-    fired = _ended(policy, state, key, "FIRE", trace, slots, causes="take")
+    fired = _ended(policy, _emptied(policy, state, key, marks), key, "FIRE", trace, causes="take")
     return replace(fired, decision=replace(fired.decision, joins_run=joins_run, replaces=replaces))
 
 
@@ -242,21 +242,29 @@ def _ended(
     state: PolicyState,
     key: str,
     kind: Literal["FIRE", "SKIP", "ERROR"],
-    trace: list[Trace],
-    slots: dict[str, object],
+    trace: Sequence[Trace],
     *,
     causes: Causes,
 ) -> Conclusion:
     reason = "every stage passed" if kind == "FIRE" else trace[-1].reason
     decision = _decision(policy, kind, key, "fire" if kind == "FIRE" else trace[-1].stage, reason, trace)
-    if causes == "none":
-        return Conclusion(decision=decision, state=replace(state, slots=slots), causes=causes)
-    remembered = {stage.name: slots[stage.name] for stage in CHAIN if stage.remembers and stage.name in slots}
-    level = isinstance(policy.on, MaxAge)
-    if kind == "SKIP":
-        remembered = {name: slot for name, slot in state.slots.items() if name in remembered}
-    after = PolicyState(on_hash=state.on_hash, slots=remembered, waits_for="run" if level else None)
-    return Conclusion(decision=decision, state=after, causes=causes)
+    return Conclusion(decision=decision, state=state, causes=causes)
+
+
+def _emptied(policy: Policy, state: PolicyState, key: str, marks: Mapping[str, object]) -> PolicyState:
+    """Return the state after a FIRE or a SKIP: what levels remember, with the marks of a FIRE."""
+    remembered = {stage.name: state.slots[stage.name] for stage in CHAIN if stage.remembers and stage.name in state.slots}
+    waits_for = "run" if _is_level(policy, key) else None
+    return PolicyState(on_hash=state.on_hash, slots={**remembered, **marks}, waits_for=waits_for)
+
+
+def _nothing_held(policy: Policy, state: PolicyState, key: str, opening: Sequence[Trace]) -> Conclusion:
+    """Answer a timer that finds nothing held: without an event there is no occasion, only a policy that may have changed."""
+    after = replace(state, due_at=None, waits_for=None)
+    if opening:
+        return _ended(policy, after, key, "SKIP", opening, causes="drop")
+    line = Trace(stage="held", outcome="skip", reason="nothing is held")
+    return _ended(policy, after, key, "SKIP", (line,), causes="none")
 
 
 def _carried_over(
@@ -264,42 +272,47 @@ def _carried_over(
     state: PolicyState | None,
     opening: Sequence[Trace],
     event: Event | None,
-    now: datetime,
 ) -> tuple[PolicyState, Sequence[Trace]]:
     """Return the state to go on with, and the trace's first lines: a changed `on` starts anew but keeps what is held."""
     if state is None:
         return PolicyState(on_hash=policy.on_hash), opening
     if state.on_hash != policy.on_hash:
         held = state.held_count if state.stage is not None else 0
-        line = Trace(
-            stage="policy",
-            outcome="pass",
-            reason=f"policy changed, {held} held causes go on at debounce",
-        )
-        fresh = PolicyState(
-            on_hash=policy.on_hash,
-            stage="debounce" if held else None,
-            held_since=state.held_since,
-            held_count=held,
-        )
+        what = f"{held} held causes go on at debounce" if held else "nothing was held"
+        line = Trace(stage="policy", outcome="pass", reason=f"policy changed, {what}")
+        fresh = PolicyState(on_hash=policy.on_hash)
+        if held:
+            fresh = replace(fresh, stage="debounce", held_since=state.held_since, held_count=held)
         return fresh, (*opening, line)
     if event is None and state.stage is not None and state.held_since is not None and state.held_count:
         line = Trace(
             stage="held",
             outcome="pass",
-            reason=f"{state.held_count} held since {state.held_since:%Y-%m-%d %H:%M:%SZ}, goes on at {state.stage}",
+            reason=f"{state.held_count} held since {clock(state.held_since)}, goes on at {CHAIN[_resumption(state)].name}",
             facts={"count": state.held_count},
         )
         return state, (*opening, line)
     return state, opening
 
 
-def _start(policy: Policy, state: PolicyState, event: Event | None) -> int:
-    """Return where in the chain to begin: an event behind its selection, what is held at the stage that held it."""
-    first = len(SELECTING)
-    if event is not None or state.stage is None or isinstance(policy.on, MaxAge):
-        return first
-    return next(index for index, stage in enumerate(CHAIN) if stage.name == state.stage)
+def _is_level(policy: Policy, key: str) -> bool:
+    """Say whether it asks about the model as a whole; a key is left from an `on` that the policy had before."""
+    return isinstance(policy.on, MaxAge) and not key
+
+
+def _start(policy: Policy, state: PolicyState, key: str, event: Event | None) -> int:
+    """Return where in the chain to begin: an event or a level behind the selection, what is held where it was held."""
+    if event is not None or _is_level(policy, key):
+        return len(SELECTING)
+    return _resumption(state)
+
+
+def _resumption(state: PolicyState) -> int:
+    """Return where held causes go on: at the stage that held them; behind `cooldown` at `cooldown`, so that later runs count."""
+    names = [stage.name for stage in CHAIN]
+    if state.stage not in names:  # written by another version of this program
+        return len(SELECTING)
+    return min(names.index(state.stage), names.index("cooldown"))
 
 
 def _key(policy: Policy, scope: Scope) -> str:

@@ -263,6 +263,9 @@ def _gain(
     result: Result,
 ) -> Line:
     gain = _signed(objective, ours) - _signed(objective, theirs)
+    if not math.isfinite(gain):
+        text = f"{objective.metric} {ours:.6g} and {theirs:.6g} of champion v{champion.number} are too far apart to compare"
+        return Line(candidate=name, rule="objective", outcome="inconclusive", text=text)
     enough = gain >= objective.min_gain or math.isclose(gain, objective.min_gain, rel_tol=1e-9, abs_tol=1e-12)
     error = result.metrics.get(f"{objective.metric}_se")
     margin = "" if error is None else f" (s.e. {error:.4g})"

@@ -40,8 +40,6 @@ def parse(document: bytes, *, max_bytes: int = MAX_BYTES) -> Json:
         raise InvalidInput(f"not JSON: {error.msg} at line {error.lineno} column {error.colno}") from error
     if "\\u" in text:
         _refuse_bad_text(value)
-    elif "\x00" in text:
-        raise InvalidInput("JSON must not hold the character NUL")
     return value
 
 
@@ -72,8 +70,8 @@ def _refuse_depth(text: str) -> None:
 def _object(pairs: list[tuple[str, Json]]) -> dict[str, Json]:
     found = dict(pairs)
     if len(found) != len(pairs):
-        keys = [key for key, _ in pairs]
-        twice = next(key for key in keys if keys.count(key) > 1)
+        known: set[str] = set()
+        twice = next(key for key, _ in pairs if key in known or known.add(key))
         raise InvalidInput(f"the key {twice!r} is there twice")
     return found
 

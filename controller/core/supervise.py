@@ -55,8 +55,9 @@ def supervise(
 
 def retry_at(attempt: int, retries: Retries, now: datetime) -> datetime:
     """Return when attempt `attempt` + 1 is due: now + backoff x 2^(attempt-1), at most `max_backoff`."""
-    wait: timedelta = retries.backoff * 2 ** min(attempt - 1, 30)
-    return now + min(wait, retries.max_backoff)
+    longest = retries.max_backoff.total_seconds()
+    seconds = min(retries.backoff.total_seconds() * 2.0 ** (attempt - 1), longest)
+    return now + timedelta(seconds=seconds)
 
 
 def after_failure(job: Job, training: Training, *, cause: str, reason: str, now: datetime) -> Supervision:

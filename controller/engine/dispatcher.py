@@ -8,17 +8,18 @@ started: it is looked up first, and launched again only where the launcher is su
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 from controller.core.conditions import Scope, event_values
-from controller.core.model import Attempt, Champion, Event, Job, Json, Run
+from controller.core.model import Attempt, Champion, Event, Job, Run
 from controller.core.policy import ModelSpec
 from controller.core.supervise import Supervision, after_failure
 from controller.core.template import fill
-from controller.engine.runtime import Runtime, Ticked, champion_for_job, notify_people
+from controller.engine.runtime import Runtime, Ticked, champion_for_job, champion_of, notify_people
 from controller.engine.training import close_training
 from controller.errors import ExpressionError, GiveUp, PluginError, RetryLater
 from controller.ports import Handle, Launcher, Order
@@ -42,177 +43,19 @@ class Dispatcher:
     def tick(self, now: datetime) -> Ticked:
         """Start what may start, launch what is due, and clear up what an earlier process left LAUNCHING."""
         with self._runtime.store.transaction("dispatch") as tx:
-            unclear = tx.runs.open_jobs("LAUNCHING")
-            started = self._start_runs(tx)
-            intents, next_at = self._intend(tx, unclear)
-            orders = [(job, attempt, self._prepare(tx, job, attempt)) for job, attempt in intents]
-            lookups = [looked_up for job in unclear if (looked_up := self._look_up(tx, job)) is not None]
-        launched = 0
-        for job, attempt, order in orders:
-            launched += self._launch(job, attempt, order, fresh=True)
-        for job, attempt, order in lookups:
-            launched += self._launch(job, attempt, order, fresh=False)
-        if launched < len(orders) + len(lookups):
-            next_at = min(filter(None, (next_at, self._runtime.clock.now() + LOOK_AGAIN)))
-        if launched:
-            self._runtime.bells.ring("monitor")
-        return Ticked(worked=started, next_at=next_at)
-
-    # ------------------------------------------------------------------------------------------- runs
-
-    def _start_runs(self, tx: Transaction) -> int:
-        queued = tx.runs.in_state("QUEUED")
-        if not queued:
-            return 0
-        busy = {run.model for run in tx.runs.in_state(*_HOLDING)}
-        started = 0
-        for run in queued:
-            try:
-                spec = self._runtime.spec_of(tx, run)
-            except GiveUp as error:
-                tx.runs.move(run, "FAILED", cause="invalid_parameters", reason=error.message)
-                continue
-            if run.model in busy and spec.training.concurrency != "allow":
-                continue
-            busy.add(run.model)
-            started += 1
-            self._start(tx, run, spec)
-        return started
-
-    def _start(self, tx: Transaction, run: Run, spec: ModelSpec) -> None:
-        """Give a run the slot: pin the champion, freeze the causes, fill in the parameters, make the jobs."""
-        model = tx.models.ensure(run.model)
-        try:
-            filled = self._fill_candidates(tx, run, spec)
-        except ExpressionError as error:
-            tx.runs.move(run, "FAILED", cause="invalid_parameters", reason=error.message)
-            notify_people(tx, spec, "failed", f"{run.model}: {error.message}", run_id=run.id)
-            return
-        tx.runs.move(
-            run,
-            "TRAINING",
-            cause="dispatched",
-            started_at=tx.now,
-            champion_id=model.champion_id,
-            epoch=model.epoch,
-        )
-        for candidate, params in filled.items():
-            tx.runs.add_job(run, candidate, params)
-
-    def _fill_candidates(self, tx: Transaction, run: Run, spec: ModelSpec) -> dict[str, Mapping[str, Json]]:
-        scope = self._scope(tx, run, spec)
-        fill(spec.training.options, scope)
-        return {
-            candidate.name: {**fill(dict(candidate.params), scope), **run.params}
-            for candidate in spec.training.candidates
-        }
-
-    def _scope(self, tx: Transaction, run: Run, spec: ModelSpec) -> Scope:
-        events = self._events(tx, run)
-        return Scope(
-            {
-                "event": event_values(events[-1]) if events else None,
-                "events": [event_values(event) for event in events],
-                "model": {"name": spec.name, "labels": dict(spec.labels)},
-                "run": {"id": run.id, "policy": run.policy, "key": run.key},
-                "params": dict(run.params),
-            }
-        )
-
-    @staticmethod
-    def _events(tx: Transaction, run: Run) -> list[Event]:
-        ids = [cause.event_id for cause in tx.runs.causes(run.id) if cause.event_id is not None]
-        return tx.events.many(ids)
-
-    # ------------------------------------------------------------------------------------------- jobs
-
-    def _intend(self, tx: Transaction, unclear: Sequence[Job]) -> tuple[list[tuple[Job, Attempt]], datetime | None]:
-        """Mark the due jobs that a launcher has room for as LAUNCHING, with a new attempt each."""
-        waiting = tx.runs.open_jobs("PENDING", "RETRYABLE")
-        if not waiting:
-            return [], None
-        intents: list[tuple[Job, Attempt]] = []
-        next_at: datetime | None = None
-        runs: dict[str, Run | None] = {}
-        used: Counter[str] | None = None
-        for job in waiting:
-            if job.due_at is not None and job.due_at > tx.now:
-                next_at = min(next_at or job.due_at, job.due_at)
-                continue
-            if job.run_id not in runs:
-                runs[job.run_id] = tx.runs.get(job.run_id)
-            run = runs[job.run_id]
-            if run is None or run.stop_as is not None:
-                continue
-            launcher = self._runtime.spec_of(tx, run).training.launcher
-            if used is None:
-                used = self._used_slots(tx)
-            if self._is_full(launcher, used):
-                continue
-            used[launcher] += 1
-            intents.append(self._mark_launching(tx, job, launcher))
-        return intents, next_at
-
-    def _used_slots(self, tx: Transaction) -> Counter[str]:
-        used: Counter[str] = Counter()
-        for job in tx.runs.open_jobs("LAUNCHING", "RUNNING", "STOPPING", "LOST", "UNKNOWN"):
-            attempt = tx.runs.attempt(job)
-            if attempt is not None:
-                used[attempt.launcher] += 1
-        return used
-
-    def _is_full(self, launcher: str, used: Counter[str]) -> bool:
-        slots = self._runtime.launcher(launcher).slots()
-        return slots is not None and used[launcher] >= slots
-
-    def _mark_launching(self, tx: Transaction, job: Job, launcher: str) -> tuple[Job, Attempt]:
-        number = job.attempt + 1
-        nonce = f"{self._runtime.random.getrandbits(64):016x}"
-        attempt = Attempt(
-            id=tx.runs.new_attempt_id(),
-            job_id=job.id,
-            number=number,
-            nonce=nonce,
-            launcher=launcher,
-            owner=self._runtime.owner,
-            handle=None,
-            folder=f"runs/{job.run_id}/{job.candidate}/{number}-{nonce[:8]}",
-            launched_at=tx.now,
-            started_at=None,
-            finished_at=None,
-            exit_code=None,
-            reason="",
-        )
-        tx.runs.add_attempt(attempt)
-        tx.runs.move_job(job, "LAUNCHING", cause="launching", attempt=number, due_at=None)
-        launching = tx.runs.get_job(job.id)
-        return launching or job, attempt
-
-    def _look_up(self, tx: Transaction, job: Job) -> tuple[Job, Attempt, _Prepared] | None:
-        attempt = tx.runs.attempt(job)
-        return None if attempt is None else (job, attempt, self._prepare(tx, job, attempt))
-
-    def _prepare(self, tx: Transaction, job: Job, attempt: Attempt) -> _Prepared:
-        """Collect what the order needs; nothing is written to the disk inside a transaction."""
-        run = tx.runs.get(job.run_id)
-        if run is None:
-            raise GiveUp(f"run {job.run_id} of job {job.id} is gone")
-        spec = self._runtime.spec_of(tx, run)
-        version = tx.models.version(run.champion_id)
-        champion = None
-        if version is not None:
-            champion = Champion(
-                version_id=version.id,
-                number=version.number,
-                artifact=version.artifact,
-                artifact_digest=version.artifact_digest,
-                metrics=version.metrics,
-                promoted_at=version.promoted_at or version.created_at,
-                decided_at=None,
-            )
-        return _Prepared(run, spec, self._events(tx, run), champion, self._scope(tx, run, spec))
-
-    # ------------------------------------------------------------------------------------------- launching
+            round_ = _Round(self._runtime, tx)
+            round_.start_runs()
+            intents, next_at = round_.intend()
+            orders = [(job, attempt, round_.prepare(job)) for job, attempt in intents]
+            lookups = [(job, attempt, round_.prepare(job)) for job, attempt in round_.unclear()]
+        settled = sum(self._launch(job, attempt, prepared, fresh=True) for job, attempt, prepared in orders)
+        settled += sum(self._launch(job, attempt, prepared, fresh=False) for job, attempt, prepared in lookups)
+        if settled < len(orders) + len(lookups):
+            again_at = self._runtime.clock.now() + LOOK_AGAIN
+            next_at = again_at if next_at is None else min(next_at, again_at)
+        if round_.ended:
+            self._runtime.bells.ring("evaluator", "outbox")
+        return Ticked(worked=round_.started + settled, next_at=next_at)
 
     def _launch(self, job: Job, attempt: Attempt, prepared: _Prepared, *, fresh: bool) -> bool:
         """Launch an attempt, or find it if an earlier process may have launched it; return whether that is settled."""
@@ -233,7 +76,7 @@ class Dispatcher:
             self._not_started(job, prepared.spec, f"the launcher refuses its options: {error}", final=True)
             return True
         with runtime.store.transaction("launched") as tx:
-            tx.runs.set_attempt(attempt.id, handle=dict(handle))
+            tx.runs.set_handle(attempt.id, handle)
             tx.runs.move_job(job, "RUNNING", cause=cause)
         runtime.metrics.jobs.labels(attempt.launcher, "launched").inc()
         runtime.log.info(
@@ -332,24 +175,146 @@ class Dispatcher:
         )
 
 
+@dataclass(frozen=True, slots=True)
 class _Prepared:
-    """What an order is made of, read in one transaction."""
+    """What an order is made of, read in one transaction; nothing is written to the disk inside it."""
 
-    __slots__ = ("champion", "events", "run", "scope", "spec")
+    run: Run
+    spec: ModelSpec
+    events: Sequence[Event]
+    champion: Champion | None
+    scope: Scope
 
-    def __init__(
-        self,
-        run: Run,
-        spec: ModelSpec,
-        events: Sequence[Event],
-        champion: Champion | None,
-        scope: Scope,
-    ) -> None:
-        self.run = run
-        self.spec = spec
-        self.events = events
-        self.champion = champion
-        self.scope = scope
+
+class _Round:
+    """One transaction of dispatching: the open runs and jobs, and what was looked up for them."""
+
+    def __init__(self, runtime: Runtime, tx: Transaction) -> None:
+        self._runtime = runtime
+        self._tx = tx
+        self._runs = {run.id: run for run in tx.runs.in_state("QUEUED", *_HOLDING)}
+        self._jobs = tx.runs.open_jobs("PENDING", "RETRYABLE", "LAUNCHING")
+        self._events: dict[str, list[Event]] = {}
+        self.started = 0
+        #: How many runs ended here, because they could not be started.
+        self.ended = 0
+
+    def start_runs(self) -> None:
+        """Give queued runs their model's slot, the oldest first."""
+        busy = {run.model for run in self._runs.values() if run.state in _HOLDING}
+        for run in [run for run in self._runs.values() if run.state == "QUEUED"]:
+            try:
+                spec = self._runtime.spec_of(self._tx, run)
+                if run.model in busy and spec.training.concurrency != "allow":
+                    continue
+                self._start(run, spec)
+                busy.add(run.model)
+            except (GiveUp, ExpressionError) as error:
+                self._refuse(run, error.message)
+
+    def _start(self, run: Run, spec: ModelSpec) -> None:
+        """Pin the champion, freeze the causes, fill in the parameters, make the jobs."""
+        tx = self._tx
+        model = tx.models.ensure(run.model)
+        scope = self._scope(run, spec)
+        fill(spec.training.options, scope)  # what is missing shows now, before anything starts
+        candidates = [
+            (candidate.name, {**fill(dict(candidate.params), scope), **run.params})
+            for candidate in spec.training.candidates
+        ]
+        pinned: dict[str, Any] = {"started_at": tx.now, "champion_id": model.champion_id, "epoch": model.epoch}
+        tx.runs.move(run, "TRAINING", cause="dispatched", **pinned)
+        self._runs[run.id] = replace(run, state="TRAINING", cause="dispatched", **pinned)
+        self._jobs += [tx.runs.add_job(run, name, params) for name, params in candidates]
+        self.started += 1
+
+    def _refuse(self, run: Run, reason: str) -> None:
+        self._tx.runs.move(run, "FAILED", cause="invalid_parameters", reason=reason)
+        self.ended += 1
+        spec = self._runtime.config.models.get(run.model)
+        if spec is not None:
+            notify_people(self._tx, spec, "failed", f"{run.model}: {reason}", run_id=run.id)
+
+    def intend(self) -> tuple[list[tuple[Job, Attempt]], datetime | None]:
+        """Mark the due jobs that a launcher has room for as LAUNCHING, with a new attempt each; say when more are due."""
+        intents: list[tuple[Job, Attempt]] = []
+        next_at: datetime | None = None
+        used: Counter[str] | None = None
+        for job in self._jobs:
+            run = self._runs.get(job.run_id)
+            if job.state == "LAUNCHING" or run is None or run.stop_as is not None:
+                continue
+            if job.due_at is not None and job.due_at > self._tx.now:
+                next_at = min(next_at or job.due_at, job.due_at)
+                continue
+            launcher = self._runtime.spec_of(self._tx, run).training.launcher
+            if used is None:
+                used = Counter(self._tx.runs.on_launchers())
+            slots = self._runtime.launcher(launcher).slots()
+            if slots is None or used[launcher] < slots:
+                used[launcher] += 1
+                intents.append(self._mark_launching(job, launcher))
+        return intents, next_at
+
+    def _mark_launching(self, job: Job, launcher: str) -> tuple[Job, Attempt]:
+        tx, number = self._tx, job.attempt + 1
+        nonce = f"{self._runtime.random.getrandbits(64):016x}"
+        attempt = Attempt(
+            id=tx.runs.new_attempt_id(),
+            job_id=job.id,
+            number=number,
+            nonce=nonce,
+            launcher=launcher,
+            owner=self._runtime.owner,
+            handle=None,
+            folder=f"runs/{job.run_id}/{job.candidate}/{number}-{nonce[:8]}",
+            launched_at=tx.now,
+            started_at=None,
+            finished_at=None,
+            exit_code=None,
+            reason="",
+        )
+        tx.runs.add_attempt(attempt)
+        tx.runs.move_job(job, "LAUNCHING", cause="launching", attempt=number, due_at=None)
+        return replace(job, state="LAUNCHING", cause="launching", attempt=number, due_at=None), attempt
+
+    def unclear(self) -> list[tuple[Job, Attempt]]:
+        """Return the jobs that were LAUNCHING before this round: nobody knows yet whether they started."""
+        found = []
+        for job in self._jobs:
+            attempt = self._tx.runs.attempt(job) if job.state == "LAUNCHING" else None
+            if attempt is not None:
+                found.append((job, attempt))
+        return found
+
+    def prepare(self, job: Job) -> _Prepared:
+        """Collect what a job's order needs."""
+        tx = self._tx
+        run = self._runs.get(job.run_id) or tx.runs.get(job.run_id)
+        if run is None:
+            raise GiveUp(f"run {job.run_id} of job {job.id} is gone")
+        spec = self._runtime.spec_of(tx, run)
+        version = tx.models.version(run.champion_id)
+        champion = None if version is None else champion_of(version)
+        return _Prepared(run, spec, self._events_of(run), champion, self._scope(run, spec))
+
+    def _scope(self, run: Run, spec: ModelSpec) -> Scope:
+        events = self._events_of(run)
+        return Scope(
+            {
+                "event": event_values(events[-1]) if events else None,
+                "events": [event_values(event) for event in events],
+                "model": {"name": spec.name, "labels": dict(spec.labels)},
+                "run": {"id": run.id, "policy": run.policy, "key": run.key},
+                "params": dict(run.params),
+            }
+        )
+
+    def _events_of(self, run: Run) -> list[Event]:
+        if run.id not in self._events:
+            ids = [cause.event_id for cause in self._tx.runs.causes(run.id) if cause.event_id is not None]
+            self._events[run.id] = self._tx.events.many(ids)
+        return self._events[run.id]
 
 
 def _as_cloudevent(event: Event) -> dict[str, Any]:

@@ -53,26 +53,31 @@ class Evaluator:
         """Decide on a batch of waiting events and due timers."""
         try:
             worked, fired, next_at = self._batch(BATCH)
+            again = worked >= BATCH
         except StoreError:
             raise
         except Exception as error:  # one bad event must not stop the others; it becomes a dead letter
             self._runtime.log.error("evaluator.batch_failed", error=repr(error), exc_info=True)
             worked, fired, next_at = self._one_by_one()
+            again = True
         if fired:
             self._runtime.bells.ring("dispatcher", "monitor")
-        return Ticked(worked=worked, next_at=next_at)
+        return Ticked(worked=worked, again=again, next_at=next_at)
 
     def _batch(self, limit: int) -> tuple[int, int, datetime | None]:
-        with self._runtime.store.transaction("decide") as tx:
+        # The numbers it takes are fenced by the term themselves, so the transaction need not ask twice.
+        with self._runtime.store.transaction("decide", fenced=False) as tx:
             events = tx.events.pending(limit)
-            due = tx.policies.due(tx.now, limit)
+            next_at = tx.policies.next_due()
+            due = tx.policies.due(tx.now, limit) if next_at is not None and next_at <= tx.now else []
             sitting = _Sitting(self._runtime, tx, numbers=len(events) + len(due))
             for event in events:
                 sitting.hear(event)
             for model, policy, key in due:
                 sitting.look(model, policy, key)
             sitting.close()
-            next_at = tx.policies.next_due()
+            if events or due:
+                next_at = tx.policies.next_due()
         sitting.report()
         return len(events) + len(due), sitting.fired, next_at
 
@@ -158,7 +163,7 @@ class _Sitting:
             return
         now = self._tx.now
         conclusion = decide(policy, state, key=key, event=None, facts=self._facts(spec, policy, key), now=now)
-        self._write(spec, policy, key, None, conclusion, seq)
+        self._write(spec, policy, key, None, state, conclusion, seq)
 
     def close(self) -> None:
         """Write what belongs to the batch as a whole."""
@@ -187,7 +192,7 @@ class _Sitting:
 
     def _ask(self, policy: Policy, event: Event, seq: int) -> None:
         spec = self._config.models[policy.model]
-        champion = self._champion(policy.model)
+        champion = self._champion(policy.model) if _reads_champion(policy) else None
         scope = event_scope(event, model=policy.model, labels=spec.labels, champion=champion)
         selection = select(policy, event, scope)
         if selection.outcome == "skip":
@@ -210,7 +215,7 @@ class _Sitting:
             now=self._tx.now,
             scope=scope,
         )
-        self._write(spec, policy, key, event, conclusion, seq)
+        self._write(spec, policy, key, event, state, conclusion, seq)
 
     def _hear_press(self, event: Event, seq: int) -> None:
         spec = self._config.models.get(event.subject or "")
@@ -247,6 +252,7 @@ class _Sitting:
             None,
             "",
             event,
+            None,
             conclusion,
             seq,
             params=data.get("params") or {},
@@ -259,6 +265,7 @@ class _Sitting:
         policy: Policy | None,
         key: str,
         event: Event | None,
+        state: PolicyState | None,
         conclusion: Conclusion,
         seq: int,
         *,
@@ -267,6 +274,7 @@ class _Sitting:
     ) -> None:
         """Write a conclusion: the decision, what became of the causes, the run, and the policy's state."""
         decision, rows = conclusion.decision, self._tx.policies
+        has_collected = state is not None and state.held_count > 0
         name = decision.policy
         cause = None if event is None else _cause(event)
         run_id = None
@@ -275,7 +283,7 @@ class _Sitting:
         decision_id = rows.add_decision(decision, seq=seq, event_id=event.id if event else None, run_id=run_id)
         self._decisions.append((decision, run_id))
         if run_id is not None:
-            causes = rows.collected(spec.name, name, key)
+            causes = rows.collected(spec.name, name, key) if has_collected else []
             if cause is not None:
                 causes.append(cause)
             if not causes:
@@ -285,9 +293,9 @@ class _Sitting:
             rows.collect(spec.name, name, key, replace(cause, time=event_time(event)))
             if conclusion.keep_since is not None:
                 rows.drop_causes(spec.name, name, key, before=conclusion.keep_since)
-        elif conclusion.causes in ("take", "drop"):
+        elif has_collected and conclusion.causes in ("take", "drop"):
             rows.drop_causes(spec.name, name, key)
-        if policy is not None:
+        if policy is not None and conclusion.state != (state or PolicyState(on_hash=policy.on_hash)):
             rows.save_state(policy, key, conclusion.state)
 
     def _fire(
@@ -333,7 +341,7 @@ class _Sitting:
         elif params:
             queued = runs.get(run_id)
             runs.set(run_id, params={**(queued.params if queued else {}), **params})
-        runs.add_causes(run_id, decision_id, causes)
+        runs.add_causes(run_id, decision_id, causes, joins=decision.joins_run is not None)
 
     def _replace(self, run_id: str, by: str) -> None:
         run = self._tx.runs.get(run_id)
@@ -349,13 +357,21 @@ class _Sitting:
             self._pauses = self._tx.people.pauses()
         mine = ("", spec.name, f"{spec.name}/{policy.name}")
         pauses = [pause for pause in self._pauses if pause.target in mine]
-        champion = self._champion(spec.name)
+        champion = self._champion(spec.name) if _reads_champion(policy) else None
         return self._tx.policies.facts(policy, key, champion=champion, labels=spec.labels, pauses=pauses)
 
     def _champion(self, model: str) -> Champion | None:
         if model not in self._champions:
             self._champions[model] = self._tx.models.champion(model)
         return self._champions[model]
+
+
+def _reads_champion(policy: Policy) -> bool:
+    """Say whether a policy asks for the champion at all; most do not, and a look costs a query."""
+    on = policy.on
+    if isinstance(on, MaxAge):
+        return True
+    return any("champion" in expression.variables for expression in (on.when, on.by) if expression is not None)
 
 
 def _cause(event: Event) -> Cause:

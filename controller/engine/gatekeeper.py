@@ -15,7 +15,7 @@ from controller.core.model import Champion, Job, Promotion, Run, Step, Version
 from controller.core.policy import ModelSpec
 from controller.core.result import Result
 from controller.engine import artifact
-from controller.engine.runtime import Runtime, Ticked, notify_people, target_of
+from controller.engine.runtime import Runtime, Ticked, champion_of, notify_people, target_of
 from controller.errors import Conflict, GiveUp, InvalidInput, RetryLater
 from controller.ports import PromotionOrder
 from controller.retry import backoff
@@ -493,17 +493,7 @@ def _is_over(until: datetime | None, now: datetime) -> bool:
 def _pinned(tx: Transaction, run: Run) -> Champion | None:
     """Return the champion that the run was dispatched against."""
     version = tx.models.version(run.champion_id)
-    if version is None:
-        return None
-    return Champion(
-        version_id=version.id,
-        number=version.number,
-        artifact=version.artifact,
-        artifact_digest=version.artifact_digest,
-        metrics=version.metrics,
-        promoted_at=version.promoted_at or version.created_at,
-        decided_at=None,
-    )
+    return None if version is None else champion_of(version)
 
 
 def _newer_champion(tx: Transaction, run: Run) -> str | None:

@@ -76,7 +76,7 @@ class Inbox:
         for waiting, answer in zip(group, receipts, strict=True):
             self._count_in(waiting.origin, answer)
             waiting.done.set_result(answer)
-        return Ticked(worked=len(group))
+        return Ticked(worked=len(group), again=bool(self._waiting))
 
     def _take(self) -> list[_Waiting]:
         group: list[_Waiting] = []

@@ -30,7 +30,7 @@ class Outbox:
             self._send(notification, now)
         with self._runtime.store.reading() as tx:
             next_at = tx.outbox.next_due()
-        return Ticked(worked=len(due), next_at=next_at)
+        return Ticked(worked=len(due), again=len(due) >= BATCH, next_at=next_at)
 
     def _send(self, notification: Notification, now: datetime) -> None:
         runtime = self._runtime

@@ -34,8 +34,10 @@ from controller.telemetry import Metrics
 class Ticked:
     """What a tick came to."""
 
-    #: How many rows it dealt with; more than 0 means: look again at once, there may be more.
+    #: How many rows it dealt with.
     worked: int = 0
+    #: It stopped at a limit: look again at once.
+    again: bool = False
     #: When there is something to do next, as far as is known; None: only when woken.
     next_at: datetime | None = None
 
@@ -195,6 +197,19 @@ def target_of(version: Version) -> Target:
         artifact_digest=version.artifact_digest,
         metrics=version.metrics,
         run_id=version.run_id,
+    )
+
+
+def champion_of(version: Version) -> Champion:
+    """Return a version as the champion that a run was pinned to."""
+    return Champion(
+        version_id=version.id,
+        number=version.number,
+        artifact=version.artifact,
+        artifact_digest=version.artifact_digest,
+        metrics=version.metrics,
+        promoted_at=version.promoted_at or version.created_at,
+        decided_at=None,
     )
 
 

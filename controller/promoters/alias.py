@@ -108,15 +108,13 @@ class AliasPromoter:
     def _write_entry(self, target: Target, *, artifact_required: bool = True) -> None:
         """Complete the entry of a version, on disk, before anything points to it."""
         if Path(target.version_id).name != target.version_id or target.version_id.startswith("."):
-            message = f"version id {target.version_id!r} cannot be a file name"
-            raise GiveUp(message)
+            raise GiveUp(f"version id {target.version_id!r} cannot be a file name")
         entry = self._folder / "versions" / target.version_id
         entry.mkdir(parents=True, exist_ok=True)
         artifact = _local_path(target.artifact, self._context.base)
         if artifact is not None:
             if artifact_required and not artifact.exists():
-                message = f"artifact {str(artifact)!r} of {target.version_id!r} does not exist"
-                raise GiveUp(message)
+                raise GiveUp(f"artifact {str(artifact)!r} of {target.version_id!r} does not exist")
             _replace_link(entry / "artifact", artifact)
         _replace_file(entry / "version.json", _describe(target))
         for folder in (entry, entry.parent, self._folder, self._folder.parent):
@@ -185,5 +183,4 @@ class _FileErrors:
 
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
         if isinstance(error, OSError):
-            message = f"cannot move the alias in {str(self._folder)!r}: {error}"
-            raise RetryLater(message) from error
+            raise RetryLater(f"cannot move the alias in {str(self._folder)!r}: {error}") from error

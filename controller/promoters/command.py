@@ -98,8 +98,10 @@ class CommandPromoter:
         command = self._options.rollback
         if command is None:
             if order.previous is None:
-                message = f"model {order.model!r} had no version before, and no `rollback` command"
-                raise GiveUp(message, hint="give the promoter a `rollback` command")
+                raise GiveUp(
+                    f"model {order.model!r} had no version before, and no `rollback` command",
+                    hint="give the promoter a `rollback` command",
+                )
             command = self._options.promote
         self._run(command, "rollback", order, serves=order.previous, before=order.target)
         self._remember(order.model, order.previous)
@@ -139,8 +141,7 @@ class CommandPromoter:
             try:
                 code = process.wait(self._options.timeout)
             except subprocess.TimeoutExpired as error:
-                message = f"{command[0]!r} took longer than {self._options.timeout:g} s"
-                raise RetryLater(message) from error
+                raise RetryLater(f"{command[0]!r} took longer than {self._options.timeout:g} s") from error
             finally:
                 if process.returncode is None:
                     # Not reaped yet, so the group cannot be another's by now.
@@ -148,12 +149,10 @@ class CommandPromoter:
                     process.wait()
             said = "; ".join(_tail(errors).splitlines()[-_TAIL_LINES:])
             if code == _TEMPORARY_FAILURE:
-                message = f"{command[0]!r} asked to be run again: {said}"
-                raise RetryLater(message)
+                raise RetryLater(f"{command[0]!r} asked to be run again: {said}")
             if code != 0:
                 ended = f"exit code {code}" if code > 0 else f"killed by signal {-code}"
-                message = f"{command[0]!r} failed ({ended}): {said}"
-                raise GiveUp(message)
+                raise GiveUp(f"{command[0]!r} failed ({ended}): {said}")
             return _tail(output)
 
     def _start(
@@ -181,11 +180,9 @@ class CommandPromoter:
                 start_new_session=True,
             )
         except (FileNotFoundError, NotADirectoryError, PermissionError) as error:
-            message = f"cannot run {command[0]!r}: {error}"
-            raise GiveUp(message) from error
+            raise GiveUp(f"cannot run {command[0]!r}: {error}") from error
         except OSError as error:
-            message = f"cannot run {command[0]!r} now: {error}"
-            raise RetryLater(message) from error
+            raise RetryLater(f"cannot run {command[0]!r} now: {error}") from error
 
     def _record(self, model: str) -> Path:
         return self._context.state / "promoted" / f"{quote(model, safe='')}.json"
@@ -201,8 +198,7 @@ class CommandPromoter:
                 os.fsync(file.fileno())
             fresh.replace(record)
         except OSError as error:
-            message = f"the command is done, but {str(record)!r} cannot be written: {error}"
-            raise RetryLater(message) from error
+            raise RetryLater(f"the command is done, but {str(record)!r} cannot be written: {error}") from error
 
     def _recall(self, model: str) -> str | None:
         record = self._record(model)
@@ -211,8 +207,7 @@ class CommandPromoter:
         except FileNotFoundError:
             return None
         except (OSError, ValueError) as error:
-            message = f"cannot read {str(record)!r}: {error}"
-            raise RetryLater(message) from error
+            raise RetryLater(f"cannot read {str(record)!r}: {error}") from error
         return None if described is None else str(described["version_id"])
 
 

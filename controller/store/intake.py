@@ -19,8 +19,14 @@ if TYPE_CHECKING:
 
 _event = schema.event
 _ledger = schema.ledger
-_PENDING = sa.select(_event).where(_event.c.state == "PENDING").order_by(_event.c.id)
+_PENDING = (
+    sa.select(_event)
+    .where(_event.c.state == "PENDING")
+    .order_by(_event.c.id)
+    .limit(sa.bindparam("some", type_=sa.Integer))
+)
 _IDENTITY = sa.select(_event.c.identity, _event.c.id, _event.c.origin, _event.c.source, _event.c.source_id)
+_MANY = sa.select(_event).where(_event.c.id.in_(sa.bindparam("ids", expanding=True))).order_by(_event.c.id)
 _MARK = (
     sa.update(_event)
     .where(_event.c.id == sa.bindparam("event_id"), _event.c.state == "PENDING")
@@ -120,7 +126,7 @@ class EventRows:
 
     def pending(self, limit: int) -> list[Event]:
         """Return events nobody decided on yet, oldest first."""
-        return [record(Event, row) for row in self._tx.execute(_PENDING.limit(limit))]
+        return [record(Event, row) for row in self._tx.execute(_PENDING, {"some": limit})]
 
     def get(self, event_id: str) -> Event | None:
         """Return one event."""
@@ -132,7 +138,7 @@ class EventRows:
         found: list[Event] = []
         for start in range(0, len(event_ids), 500):
             some = event_ids[start : start + 500]
-            rows = self._tx.execute(sa.select(_event).where(_event.c.id.in_(some)).order_by(_event.c.id))
+            rows = self._tx.execute(_MANY, {"ids": some})
             found.extend(record(Event, row) for row in rows)
         return found
 

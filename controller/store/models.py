@@ -30,6 +30,7 @@ _model = schema.model
 _version = schema.version
 _promotion = schema.promotion
 _step = schema.step
+_MODEL = sa.select(_model).where(_model.c.name == sa.bindparam("name"))
 _CHAMPION = (
     sa.select(_version, schema.run.c.decided_at)
     .join(_model, _model.c.champion_id == _version.c.id)
@@ -46,6 +47,9 @@ class ModelRows:
 
     def ensure(self, name: str) -> ModelState:
         """Return what the store knows of a model, making its row if there is none."""
+        known = self.get(name)
+        if known is not None:
+            return known
         row = {"name": name, "epoch": 0, "promotion_held": False, "held_reason": ""}
         self._tx.execute(self._tx.insert(_model).values(**row).on_conflict_do_nothing())
         found = self.get(name)
@@ -55,7 +59,7 @@ class ModelRows:
 
     def get(self, name: str) -> ModelState | None:
         """Return what the store knows of a model."""
-        row = self._tx.execute(sa.select(_model).where(_model.c.name == name)).first()
+        row = self._tx.execute(_MODEL, {"name": name}).first()
         return None if row is None else record(ModelState, row)
 
     def all(self) -> list[ModelState]:

@@ -34,6 +34,8 @@ _NEXT_SEQ = (
     .values(decided_seq=schema.leader.c.decided_seq + sa.bindparam("count"))
     .returning(schema.leader.c.decided_seq)
 )
+_NEXT_DUE = sa.select(sa.func.min(_state.c.due_at)).where(_state.c.due_at.is_not(None))
+_INSERT_DECISION = sa.insert(_decision)
 _ACTIVE = (
     sa.select(_run.c.id, _run.c.state, _run.c.policy, _run.c.key)
     .where(
@@ -53,8 +55,18 @@ _LAST_LAUNCH = sa.select(sa.func.max(_run.c.started_at)).where(_run.c.model == s
 _LAST_FINISHED = sa.select(sa.func.max(_run.c.finished_at)).where(
     _run.c.model == sa.bindparam("model"), _run.c.state == sa.bindparam("state")
 )
-_LAST_ENDED = sa.select(sa.func.max(_run.c.finished_at)).where(
-    _run.c.model == sa.bindparam("model"), _run.c.policy == sa.bindparam("policy")
+#: The run of the policy's last FIRE may be another policy's that it joined, and may wait for a person without being active.
+_LAST_ENDED = (
+    sa.select(_run.c.finished_at)
+    .join(_decision, _decision.c.run_id == _run.c.id)
+    .where(
+        _decision.c.model == sa.bindparam("model"),
+        _decision.c.policy == sa.bindparam("policy"),
+        _decision.c.key == "",
+        _decision.c.kind == "FIRE",
+    )
+    .order_by(_decision.c.at.desc(), _decision.c.id.desc())
+    .limit(1)
 )
 
 #: The final states of a run whose training went well, and of one whose training did not.
@@ -109,8 +121,7 @@ class PolicyRows:
 
     def next_due(self) -> datetime | None:
         """Return when the next state is due."""
-        statement = sa.select(sa.func.min(_state.c.due_at)).where(_state.c.due_at.is_not(None))
-        return self._tx.execute(statement).scalar()
+        return self._tx.execute(_NEXT_DUE).scalar()
 
     def wake(self, *, model: str | None, waits_for: Sequence[str], policy: str | None = None) -> int:
         """Make due now what waits for something that just happened; return how many."""
@@ -164,7 +175,7 @@ class PolicyRows:
         """Write a decision and return its id."""
         decision_id = self._tx.ids.make(DECISION_ID)
         self._tx.execute(
-            sa.insert(_decision),
+            _INSERT_DECISION,
             {
                 "id": decision_id,
                 "seq": seq,
@@ -228,7 +239,7 @@ class PolicyRows:
             if cooldown.after_failure is not None:
                 failure_at = self._last_finished(model, _BAD)
         ended_at = None
-        if isinstance(policy.on, MaxAge) and not any(run.policy == policy.name for run in active):
+        if isinstance(policy.on, MaxAge):
             ended_at = self._scalar(_LAST_ENDED, model=model, policy=policy.name)
         return Facts(
             champion=champion,

@@ -22,8 +22,38 @@ _run = schema.run
 _job = schema.job
 _attempt = schema.attempt
 _cause = schema.run_cause
-_OPEN_RUNS = sa.select(_run).where(_run.c.finished_at.is_(None)).order_by(_run.c.id)
-_OPEN_JOBS = sa.select(_job).where(_job.c.finished_at.is_(None)).order_by(_job.c.id)
+# Built once: building a statement costs as much as running it.
+_RUN = sa.select(_run).where(_run.c.id == sa.bindparam("run_id"))
+_OPEN_RUNS = (
+    sa.select(_run)
+    .where(_run.c.finished_at.is_(None), _run.c.state.in_(sa.bindparam("states", expanding=True)))
+    .order_by(_run.c.id)
+)
+_OPEN_JOBS = (
+    sa.select(_job)
+    .where(_job.c.finished_at.is_(None), _job.c.state.in_(sa.bindparam("states", expanding=True)))
+    .order_by(_job.c.id)
+)
+_JOBS_OF_RUN = sa.select(_job).where(_job.c.run_id == sa.bindparam("run_id")).order_by(_job.c.id)
+_CAUSES = sa.select(_cause).where(_cause.c.run_id == sa.bindparam("run_id")).order_by(_cause.c.position)
+_LAST_CAUSE = sa.select(sa.func.coalesce(sa.func.max(_cause.c.position), 0)).where(
+    _cause.c.run_id == sa.bindparam("run_id")
+)
+_INSERT_RUN = sa.insert(_run)
+_INSERT_JOB = sa.insert(_job)
+_INSERT_ATTEMPT = sa.insert(_attempt)
+_SET_HANDLE = (
+    sa.update(_attempt).where(_attempt.c.id == sa.bindparam("attempt_id")).values(handle=sa.bindparam("handle"))
+)
+_ON_LAUNCHERS = (
+    sa.select(_attempt.c.launcher, sa.func.count())
+    .join(_job, sa.and_(_attempt.c.job_id == _job.c.id, _attempt.c.number == _job.c.attempt))
+    .where(
+        _job.c.finished_at.is_(None),
+        _job.c.state.in_(("LAUNCHING", "RUNNING", "STOPPING", "LOST", "UNKNOWN")),
+    )
+    .group_by(_attempt.c.launcher)
+)
 
 
 class RunRows:
@@ -39,14 +69,12 @@ class RunRows:
     def add(self, run: Run) -> None:
         """Write a new run, QUEUED."""
         row = {name: getattr(run, name) for name in Run.__dataclass_fields__}
-        self._tx.execute(sa.insert(_run), row)
+        self._tx.execute(_INSERT_RUN, row)
         self._tx.record("run", run.id, "", run.state, run.cause, run.reason, run.actor or "controller")
 
-    def add_causes(self, run_id: str, decision_id: str, causes: Sequence[Cause]) -> int:
-        """Append causes to a run; an event that is there already stays once. Return how many were added."""
-        last = self._tx.execute(
-            sa.select(sa.func.coalesce(sa.func.max(_cause.c.position), 0)).where(_cause.c.run_id == run_id)
-        ).scalar_one()
+    def add_causes(self, run_id: str, decision_id: str, causes: Sequence[Cause], *, joins: bool) -> None:
+        """Give a run its causes, or append them to one that it `joins`; an event that is there already stays once."""
+        last = self._tx.execute(_LAST_CAUSE, {"run_id": run_id}).scalar_one() if joins else 0
         rows = [
             {
                 "run_id": run_id,
@@ -62,24 +90,19 @@ class RunRows:
         ]
         if rows:
             self._tx.execute(self._tx.insert(_cause).on_conflict_do_nothing(), rows)
-        return len(rows)
 
     def causes(self, run_id: str) -> list[Cause]:
         """Return why a run exists, in the order in which it was learned."""
-        statement = sa.select(_cause).where(_cause.c.run_id == run_id).order_by(_cause.c.position)
-        return [record(Cause, row) for row in self._tx.execute(statement)]
+        return [record(Cause, row) for row in self._tx.execute(_CAUSES, {"run_id": run_id})]
 
     def get(self, run_id: str) -> Run | None:
         """Return one run."""
-        row = self._tx.execute(sa.select(_run).where(_run.c.id == run_id)).first()
+        row = self._tx.execute(_RUN, {"run_id": run_id}).first()
         return None if row is None else record(Run, row)
 
-    def in_state(self, *wanted: str, model: str | None = None) -> list[Run]:
+    def in_state(self, *wanted: str) -> list[Run]:
         """Return the open runs in these states, oldest first."""
-        statement = _OPEN_RUNS.where(_run.c.state.in_(wanted))
-        if model is not None:
-            statement = statement.where(_run.c.model == model)
-        return [record(Run, row) for row in self._tx.execute(statement)]
+        return [record(Run, row) for row in self._tx.execute(_OPEN_RUNS, {"states": wanted})]
 
     def move(
         self,
@@ -125,18 +148,17 @@ class RunRows:
             created_at=self._tx.now,
             finished_at=None,
         )
-        self._tx.execute(sa.insert(_job), {name: getattr(job, name) for name in Job.__dataclass_fields__})
+        self._tx.execute(_INSERT_JOB, {name: getattr(job, name) for name in Job.__dataclass_fields__})
         self._tx.record("job", job.id, "", job.state, job.cause, "", "controller")
         return job
 
     def jobs(self, run_id: str) -> list[Job]:
         """Return a run's jobs, in the order of its candidates."""
-        statement = sa.select(_job).where(_job.c.run_id == run_id).order_by(_job.c.id)
-        return [record(Job, row) for row in self._tx.execute(statement)]
+        return [record(Job, row) for row in self._tx.execute(_JOBS_OF_RUN, {"run_id": run_id})]
 
     def open_jobs(self, *wanted: str) -> list[Job]:
         """Return the jobs in these states, oldest first."""
-        return [record(Job, row) for row in self._tx.execute(_OPEN_JOBS.where(_job.c.state.in_(wanted)))]
+        return [record(Job, row) for row in self._tx.execute(_OPEN_JOBS, {"states": wanted})]
 
     def get_job(self, job_id: str) -> Job | None:
         """Return one job."""
@@ -167,7 +189,7 @@ class RunRows:
 
     def add_attempt(self, attempt: Attempt) -> None:
         """Write a new attempt: the intent that comes before the launch."""
-        self._tx.execute(sa.insert(_attempt), {name: getattr(attempt, name) for name in Attempt.__dataclass_fields__})
+        self._tx.execute(_INSERT_ATTEMPT, {name: getattr(attempt, name) for name in Attempt.__dataclass_fields__})
 
     def new_attempt_id(self) -> str:
         """Return an id for an attempt."""
@@ -187,6 +209,14 @@ class RunRows:
     def set_attempt(self, attempt_id: str, **values: Any) -> None:
         """Change columns of an attempt."""
         self._tx.execute(sa.update(_attempt).where(_attempt.c.id == attempt_id).values(**values))
+
+    def set_handle(self, attempt_id: str, handle: Mapping[str, Json]) -> None:
+        """Write what the launcher knows an attempt by."""
+        self._tx.execute(_SET_HANDLE, {"attempt_id": attempt_id, "handle": dict(handle)})
+
+    def on_launchers(self) -> dict[str, int]:
+        """Return how many jobs each launcher has."""
+        return {row[0]: row[1] for row in self._tx.execute(_ON_LAUNCHERS)}
 
     def watched(self) -> list[tuple[Job, Attempt, Run]]:
         """Return every job that a launcher has, with its present attempt and its run."""

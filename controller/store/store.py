@@ -12,7 +12,7 @@ import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +78,7 @@ class Store:
                     if fenced:
                         tx.check_term()
                     yield tx
+                    tx.write_history()
                     crash_point(f"transaction.{name}.before_commit")
             except sa.exc.DBAPIError as error:
                 self._drop_writer(connection, broken=error.connection_invalidated)
@@ -155,6 +156,7 @@ class Transaction:
         self.ids = store.ids
         self.dialect = store.dialect
         self.term = store.term.number if store.term else 0
+        self._history: list[dict[str, Any]] = []
 
     @cached_property
     def events(self) -> EventRows:
@@ -221,7 +223,8 @@ class Transaction:
             values["reason"] = reason
         if "finished_at" in table.c and target in machine.final:
             values["finished_at"] = self.now
-        done = self.execute(sa.update(table).where(table.c.id == entity, table.c.state == origin).values(values))
+        statement = _transition_statement(machine.name, tuple(values))
+        done = self.execute(statement, {**values, "b_id": entity, "b_state": origin})
         if done.rowcount != 1:
             raise Conflict(f"{machine.name} {entity} is no longer {origin}")
         self.record(machine.name, entity, origin, target, cause, reason, actor)
@@ -236,9 +239,8 @@ class Transaction:
         reason: str,
         actor: str,
     ) -> None:
-        """Write a history row; for a new row's birth, and for `transition`."""
-        self.execute(
-            _INSERT_HISTORY,
+        """Write a history row, with the others of this transaction at its end; for a new row's birth, and for `transition`."""
+        self._history.append(
             {
                 "machine": machine,
                 "entity": entity,
@@ -249,8 +251,14 @@ class Transaction:
                 "actor": actor,
                 "term": self.term,
                 "at": self.now,
-            },
+            }
         )
+
+    def write_history(self) -> None:
+        """Write the history rows that were recorded; `Store.transaction` does it before it commits."""
+        if self._history:
+            self.execute(_INSERT_HISTORY, self._history)
+            self._history = []
 
     def check_term(self) -> None:
         """Raise `StaleTerm` when another daemon leads."""
@@ -270,6 +278,17 @@ class Transaction:
 
 _TERM = sa.select(schema.leader.c.term)
 _INSERT_HISTORY = sa.insert(schema.history)
+
+
+@lru_cache(maxsize=256)
+def _transition_statement(machine: str, columns: tuple[str, ...]) -> sa.Update:
+    """Return the compare-and-set update of these columns; building one costs more than running it."""
+    table = schema.TABLES[machine]
+    return (
+        sa.update(table)
+        .where(table.c.id == sa.bindparam("b_id"), table.c.state == sa.bindparam("b_state"))
+        .values({column: sa.bindparam(column) for column in columns})
+    )
 
 
 @contextlib.contextmanager

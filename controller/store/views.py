@@ -135,7 +135,7 @@ class Views:
         self,
         *,
         origin: str | None = None,
-        type: str | None = None,  # noqa: A002 - the attribute's name, everywhere
+        type: str | None = None,
         state: str | None = None,
         limit: int = 50,
         before: str | None = None,

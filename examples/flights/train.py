@@ -1,6 +1,7 @@
 """The job: train one candidate that predicts late arrivals, and score it beside the champion.
 
-Problem: is a model trained now better than the one that serves? Only rows that *neither* has seen can say.
+Problem: is a model trained now better than the one that serves?
+Only rows that *neither* has seen can say.
 Idea: the newest month that has landed is cut by date.
 Its last eight days are the evaluation: nothing trains on them while their month is the newest.
 So a champion of an earlier month, and one of an earlier run of this month, have not seen them.
@@ -9,7 +10,7 @@ The six days before are the validation, on which the candidates of a run compete
 What lies before, and the months before, is for training:
 
 - after a new file: all months that have landed;
-- after a drift alert: only the newest month, because the older ones are what the world drifted away from;
+- after a drift alert: only the newest month, as the older ones are what the world drifted from;
 - after a person's press: as `months` in the parameters says, else all.
 
 A flight is *late* when it arrives more than 15 minutes after schedule.
@@ -18,7 +19,7 @@ Features are what is known before departure: the schedule, and the weather of th
 An artifact says until when it was trained; a champion that could have seen the evaluation
 is not scored, and the gate then finds the comparison INCONCLUSIVE instead of flattering.
 
-It is told by `RETRAIN_*` variables, answers with one JSON result, and imports nothing of the controller.
+It is told by `RETRAIN_*` variables, answers with one JSON result, and needs no import of ours.
 The artifact is a pickle (joblib), loaded only here and only from an earlier run of this job.
 """
 
@@ -106,9 +107,7 @@ class Contract:
         events = environment["RETRAIN_EVENTS"]
         champion = environment.get("RETRAIN_CHAMPION", "")
         return cls(
-            events=json.loads(
-                events if events.startswith("[") else Path(events).read_text("utf-8")
-            ),
+            events=json.loads(events if events[:1] == "[" else Path(events).read_text("utf-8")),
             params=json.loads(environment.get("RETRAIN_PARAMS") or "{}"),
             champion=json.loads(champion) if champion else None,
             artifact_dir=Path(environment["RETRAIN_ARTIFACT_DIR"]),
@@ -286,9 +285,7 @@ def _load_champion(champion: Mapping[str, Any] | None, split: Split) -> Pipeline
         return None
     kept = joblib.load(_path_of(champion["artifact"]))
     if kept["trained_until"] >= split.evaluation["date"].min():
-        _say(
-            f"champion not scored: trained until {kept['trained_until']}, it may know the evaluation"
-        )
+        _say(f"champion not scored: trained until {kept['trained_until']}, it may know these days")
         return None
     return kept["pipeline"]
 
@@ -370,9 +367,8 @@ def _linear() -> Pipeline:
     flags = OneHotEncoder(handle_unknown="infrequent_if_exist", min_frequency=50)
     clock = make_pipeline(SimpleImputer(**median), SplineTransformer(extrapolation="constant"))
     numbers = make_pipeline(SimpleImputer(**median), StandardScaler())
-    columns = ColumnTransformer(
-        [("flags", flags, CATEGORIES), ("clock", clock, CLOCK), ("numbers", numbers, others)]
-    )
+    parts = [("flags", flags, CATEGORIES), ("clock", clock, CLOCK), ("numbers", numbers, others)]
+    columns = ColumnTransformer(parts)
     return make_pipeline(columns, LogisticRegression(C=0.1, max_iter=500, random_state=SEED))
 
 

@@ -1,7 +1,7 @@
 """Is there a slot, and if not, what then?
 
 A model has one slot, held from QUEUED to PROMOTING. The slot belongs to the model, so the runs of all its policies and presses count.
-`queue` keeps one run waiting per key and merges into it; `forbid` drops; `replace` stops what goes on; `allow` does not ask.
+`queue` keeps one run waiting per key and merges into it; `forbid` drops; `replace` stops what goes on, unless it is being promoted; `allow` does not ask.
 """
 
 from __future__ import annotations
@@ -21,7 +21,10 @@ def ask(question: Question) -> Answer | None:
     if mode == "forbid":
         return skipped(f"forbid: {ids[0]} is {active[0].state}", active=ids)
     if mode == "replace":
-        return replace(passed(f"replace: takes the place of {', '.join(ids)}", active=ids), replaces=tuple(ids))
+        stoppable = tuple(run.id for run in active if run.state != "PROMOTING")
+        if not stoppable:
+            return passed(f"replace: waits for {ids[0]} (PROMOTING)", active=ids)
+        return replace(passed(f"replace: takes the place of {', '.join(stoppable)}", active=ids), replaces=stoppable)
     queued = [run.id for run in active if run.state == "QUEUED" and run.key == question.key]
     if queued:
         return replace(passed(f"queue: joins {queued[0]}, which waits", active=ids), joins_run=queued[0])

@@ -22,7 +22,7 @@ from controller.core.policy import MaxAge
 def ask(question: Question) -> Answer | None:
     """Pass when the champion is at least `age` old, and this was not acted on yet."""
     on, champion = question.policy.on, question.facts.champion
-    if not isinstance(on, MaxAge):
+    if not isinstance(on, MaxAge) or question.key:
         return None
     if champion is None:
         return hold_for("champion", "no champion yet, so it has no age")

@@ -10,7 +10,10 @@ from controller.core.conditions import Expression, Scope
 from controller.core.model import Json
 from controller.core.policy import Leaf
 
-_PATH = re.compile(r"\b(?:event|model|champion)(?:\.[A-Za-z_]\w*)+")
+#: A path, without the method that may be called on its end.
+_PATH = re.compile(r"\b(?:event|model|champion)(?:\.[A-Za-z_]\w*\b(?!\s*\())+")
+#: A longer text is shown by its beginning, so that no decision grows with its event.
+_MAX_SHOWN = 200
 
 
 def ask(question: Question) -> Answer | None:
@@ -30,7 +33,9 @@ def values_read(expression: Expression, scope: Scope) -> dict[str, Json]:
     seen = {}
     for path in dict.fromkeys(_PATH.findall(expression.source)):
         value = _look_up(scope.values, path)
-        if value is None or isinstance(value, str | int | float | bool):
+        if isinstance(value, str) and len(value) > _MAX_SHOWN:
+            seen[path] = f"{value[:_MAX_SHOWN]}…"
+        elif value is None or isinstance(value, str | int | float | bool):
             seen[path] = value
     return seen
 

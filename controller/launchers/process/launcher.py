@@ -85,26 +85,14 @@ class ProcessLauncher:
         options: ProcessOptions = order.options
         workdir = self._context.base.absolute() / options.workdir
         environment = job_environment(options, order)
-        command = [
-            find_program(options.command[0], workdir, environment.get("PATH", os.defpath)),
-            *options.command[1:],
-        ]
-        niceness = min(
-            19,
-            os.getpriority(os.PRIO_PROCESS, 0) + (self._settings.nice if options.nice is None else options.nice),
-        )
+        program = find_program(options.command[0], workdir, environment.get("PATH", os.defpath))
+        added = self._settings.nice if options.nice is None else options.nice
+        niceness = min(19, os.getpriority(os.PRIO_PROCESS, 0) + added)
+        segment = str(self._settings.log_cap // 3)
         tools = self._machine.tools()
-        argv = [
-            *(
-                SHELL,
-                str(SHIM),
-                str(folder),
-                self._machine.boot_id(),
-                str(niceness),
-                str(self._settings.log_cap // 3),
-            ),
-            *(tools.path, tools.setsid, tools.nice, str(workdir), *command),
-        ]
+        records = [str(folder), self._machine.boot_id(), str(niceness), segment]
+        job = [str(workdir), program, *options.command[1:]]
+        argv = [SHELL, str(SHIM), *records, tools.path, tools.setsid, tools.nice, *job]
         pid = spawn_shim(argv, environment, niceness, self._machine.given_descriptors())
         self._watcher.follow(str(folder), pid)
         return make_handle(order, pid)
@@ -268,5 +256,4 @@ def _looking(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        msg = f"cannot read the records in {str(folder)!r}: {error}"
-        raise RetryLater(msg) from error
+        raise RetryLater(f"cannot read the records in {str(folder)!r}: {error}") from error

@@ -42,7 +42,7 @@ class ProcessOptions(PluginOptions):
 
     command: list[str] = Field(
         min_length=1,
-        description="Program and arguments; never a shell. The program is searched in the job's PATH, or from `workdir` when it has a slash.",
+        description="Program and arguments, never a shell; found in the job's PATH, or from `workdir` when it has a slash.",
     )
     env: dict[str, str] = Field(default_factory=dict, description="More environment variables.")
     inherit: list[str] = Field(
@@ -65,6 +65,7 @@ class ProcessOptions(PluginOptions):
 
 def _checked_name(name: str) -> str:
     if not _NAME.fullmatch(name):
-        msg = f"{name!r} cannot be passed on as a variable; use letters, digits and _, and no name that sh sets itself"
-        raise ValueError(msg)
+        raise ValueError(
+            f"{name!r} cannot be passed on as a variable; use letters, digits and _, and no name that sh sets itself"
+        )
     return name

@@ -30,21 +30,17 @@ def job_environment(options: ProcessOptions, order: Order) -> dict[str, str]:
 def find_program(name: str, workdir: Path, search: str) -> str:
     """Return the absolute path of the program, so that what cannot be started is known before anything is."""
     if not workdir.is_dir():
-        msg = f"workdir {str(workdir)!r} is not a directory"
-        raise GiveUp(msg)
+        raise GiveUp(f"workdir {str(workdir)!r} is not a directory")
     if "/" in name:
         path = workdir / name
         if not path.is_file():
-            msg = f"command not found: {name!r}"
-            raise GiveUp(msg, hint=f"looked for {str(path)!r}")
+            raise GiveUp(f"command not found: {name!r}", hint=f"looked for {str(path)!r}")
         if not os.access(path, os.X_OK):
-            msg = f"command is not executable: {name!r}"
-            raise GiveUp(msg, hint=f"chmod +x {str(path)!r}")
+            raise GiveUp(f"command is not executable: {name!r}", hint=f"chmod +x {str(path)!r}")
         return str(path)
     found = shutil.which(name, path=search)
     if found is None:
-        msg = f"command not found: {name!r}"
-        raise GiveUp(msg, hint=f"PATH of the job is {search!r}")
+        raise GiveUp(f"command not found: {name!r}", hint=f"PATH of the job is {search!r}")
     return str(workdir / found)
 
 
@@ -56,8 +52,7 @@ def spawn_shim(argv: list[str], environment: Mapping[str, str], niceness: int, g
     try:
         reading, writing = os.pipe()
     except OSError as error:
-        msg = f"cannot start a process: {error}"
-        raise RetryLater(msg) from error
+        raise RetryLater(f"cannot start a process: {error}") from error
     try:
         pid = os.posix_spawn(
             argv[0],
@@ -75,14 +70,11 @@ def spawn_shim(argv: list[str], environment: Mapping[str, str], niceness: int, g
         )
     except OSError as error:
         if error.errno in (errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE):
-            msg = f"cannot start a process: {error}"
-            raise RetryLater(msg) from error
+            raise RetryLater(f"cannot start a process: {error}") from error
         reason = "command and environment are too long" if error.errno == errno.E2BIG else str(error)
-        msg = f"cannot start the job: {reason}"
-        raise GiveUp(msg) from error
+        raise GiveUp(f"cannot start the job: {reason}") from error
     except ValueError as error:  # a NUL byte, or text that no byte string stands for
-        msg = f"cannot pass command or environment on: {error}"
-        raise GiveUp(msg) from error
+        raise GiveUp(f"cannot pass command or environment on: {error}") from error
     finally:
         os.close(reading)
         os.close(writing)
@@ -120,9 +112,8 @@ class Machine:
             search = f"{os.environ.get('PATH', '')}:{os.defpath}"
             found = {name: shutil.which(name, path=search) for name in ("setsid", "nice", "dd", "rm", "sleep")}
             if missing := [name for name, place in found.items() if place is None]:
-                msg = f"this machine has no {', '.join(missing)}"
                 raise GiveUp(
-                    msg,
+                    f"this machine has no {', '.join(missing)}",
                     hint="install util-linux and coreutils",
                 )
             path = ":".join(dict.fromkeys(str(Path(place).parent) for place in found.values() if place))

@@ -342,7 +342,8 @@ class FileSource:
         ended = True
         for found in self._walk:
             if found is not None:
-                news = self._baselined or self._walk_count > 1
+                before = self._sighted.get(found[0])
+                news = before.news if before else self._baselined or self._walk_count > 1
                 self._sight(*found, wait=self._patience(), news=news)
             if found is None or self._is_full():
                 ended = False

@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, time, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -110,6 +110,11 @@ def test_windows_are_followed_for_eight_days_at_most() -> None:
     assert always_quiet(between="00:00-24:00")
     assert not always_quiet(between="00:00-24:00", days=WEEKDAYS[:6])
     assert not always_quiet(between="00:00-23:59")
+
+
+def test_the_last_days_of_the_calendar() -> None:
+    """Windows that no calendar holds are left out."""
+    assert quiet_until(utc(9999, 12, 31, 22), between="21:00-23:00", timezone="UTC") == utc(9999, 12, 31, 23)
 
 
 @pytest.mark.parametrize(
@@ -263,6 +268,15 @@ def test_weekdays(text: str, weekdays: set[int]) -> None:
 def test_when_either_day_will_do(text: str, *, either: bool) -> None:
     """Both days restricted: either of them; a field that begins with a star restricts nothing."""
     assert parse_crontab(text).either_day is either
+
+
+def test_the_times_of_a_day() -> None:
+    """In order; none on a day that is not due."""
+    crontab = parse_crontab("0,30 2-3 * * mon")
+
+    monday = [datetime(2026, 3, 2, hour, minute) for hour in (2, 3) for minute in (0, 30)]
+    assert crontab.times_on(date(2026, 3, 2)) == monday
+    assert crontab.times_on(date(2026, 3, 3)) == []
 
 
 @pytest.mark.parametrize("text", ["0 0 29 2 *", "0 0 30 2 1", "0 0 31 * *", "59 23 31 dec *", "0 0 29 2 sun"])

@@ -1,0 +1,117 @@
+"""Speaks to the daemon: HTTP over its Unix socket, or to a URL with a bearer token."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Any
+from urllib.parse import quote
+
+import httpx
+
+from controller.api.socketpath import reachable
+from controller.cli.exits import Exit, Failure
+from controller.cli.installation import Installation
+
+_SECONDS = 30.0
+#: A long poll is answered within this, in seconds; the request waits a little longer.
+WAIT = 20
+
+_CODES = {
+    400: Exit.USAGE,
+    401: Exit.USAGE,
+    403: Exit.USAGE,
+    404: Exit.NOT_FOUND,
+    409: Exit.CONFLICT,
+    413: Exit.USAGE,
+    415: Exit.USAGE,
+    422: Exit.USAGE,
+}
+
+
+class Unreachable(Failure):
+    """The daemon does not answer."""
+
+
+class Client:
+    """The API of one installation. Use it as a context manager."""
+
+    def __init__(self, installation: Installation) -> None:
+        self._installation = installation
+        self._stack = contextlib.ExitStack()
+        self._http: httpx.Client | None = None
+
+    def __enter__(self) -> Client:
+        timeout = httpx.Timeout(_SECONDS, connect=5.0)
+        if self._installation.url:
+            headers = {"authorization": f"Bearer {self._installation.token}"} if self._installation.token else {}
+            client = httpx.Client(base_url=self._installation.url, headers=headers, timeout=timeout)
+        else:
+            try:
+                name = self._stack.enter_context(reachable(self._installation.socket))
+            except FileNotFoundError as error:
+                raise self._unreachable("its folder does not exist") from error
+            transport = httpx.HTTPTransport(uds=name)
+            client = httpx.Client(base_url="http://localhost", transport=transport, timeout=timeout, trust_env=False)
+        self._http = self._stack.enter_context(client)
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._stack.close()
+
+    def get(self, path: str, **query: Any) -> Any:
+        """Return the answer to a question."""
+        return self.request("GET", path, params={k: v for k, v in query.items() if v is not None}).json()
+
+    def post(self, path: str, body: Any = None, *, headers: dict[str, str] | None = None) -> Any:
+        """Ask for an act and return its answer."""
+        return self.request("POST", path, json={} if body is None else body, headers=headers).json()
+
+    def delete(self, path: str) -> Any:
+        """Ask for something to go and return the answer."""
+        return self.request("DELETE", path).json()
+
+    def request(self, method: str, path: str, **arguments: Any) -> httpx.Response:
+        """Return a response; a problem becomes a `Failure` with the exit code that fits."""
+        if self._http is None:
+            raise Failure(Exit.FAILED, "the client is not open")
+        try:
+            response = self._http.request(method, path, **arguments)
+        except httpx.ConnectError as error:
+            raise self._unreachable(str(error)) from error
+        except httpx.TimeoutException as error:
+            raise Unreachable(Exit.UNREACHABLE, "the daemon did not answer in time", hint="see its log") from error
+        except httpx.HTTPError as error:
+            raise Unreachable(Exit.UNREACHABLE, f"the connection to the daemon broke: {error}") from error
+        if response.is_error:
+            raise _failure(response)
+        return response
+
+    def _unreachable(self, why: str) -> Unreachable:
+        if self._installation.url:
+            return Unreachable(Exit.UNREACHABLE, f"nothing answers at {self._installation.url}: {why}")
+        return Unreachable(
+            Exit.UNREACHABLE,
+            f"the daemon does not answer at {self._installation.socket}",
+            hint=self._installation.how_to_start(),
+        )
+
+
+def segment(name: str) -> str:
+    """Return a name as one part of a path."""
+    return quote(name, safe="")
+
+
+def _failure(response: httpx.Response) -> Failure:
+    code = _CODES.get(response.status_code, Exit.FAILED)
+    try:
+        problem = response.json()
+    except ValueError:
+        return Failure(code, f"the daemon answered {response.status_code}")
+    if not isinstance(problem, dict):
+        return Failure(code, f"the daemon answered {response.status_code}")
+    message = str(problem.get("detail") or problem.get("title") or response.status_code)
+    for entry in problem.get("problems") or ():
+        place = f"{entry['file']}:{entry['line']}:{entry['column']}: " if entry["file"] else ""
+        hint = f" ({entry['hint']})" if entry["hint"] else ""
+        message += f"\n{place}{entry['path']}: {entry['message']}{hint}"
+    return Failure(code, message, hint=str(problem.get("hint") or ""))

@@ -1,0 +1,156 @@
+"""Events become durable: group commit, duplicates, and what happens when the store will not."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from controller.core.model import LedgerEntry, NewEvent
+from controller.crash import arm, disarm
+from controller.engine import inbox as inbox_module
+from controller.errors import InvalidInput, StoreBusy
+from controller.ports import Batch
+from tests.engine.house import House
+
+
+def batch(*ids: str, ledger: tuple[LedgerEntry, ...] = (), **attributes: Any) -> Batch:
+    events = [NewEvent(source="/test", source_id=each, type="drift", **attributes) for each in ids]
+    return Batch(events=events, ledger=ledger)
+
+
+def test_batches_that_wait_are_one_transaction(house: House) -> None:
+    """All that waits is stored in one commit, and everyone is answered after it."""
+    answers = [house.inbox.put("api", batch(f"{number}a", f"{number}b")) for number in range(5)]
+    assert not any(answer.done() for answer in answers)
+    commits: list[str] = []
+    arm("transaction.inbox.after_commit", commits.append)
+    try:
+        ticked = house.inbox.tick(house.now)
+    finally:
+        disarm()
+
+    assert ticked.worked == 5
+    assert len(commits) == 1
+    assert [len(answer.result(timeout=0)) for answer in answers] == [2] * 5
+    assert len(house.events()) == 10
+
+
+def test_a_group_is_bounded(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A transaction takes so many events and no more; the others go with the next."""
+    monkeypatch.setattr(inbox_module, "GROUP", 3)
+    answers = [house.inbox.put("api", batch(f"{n}a", f"{n}b")) for n in range(3)]
+
+    house.inbox.tick(house.now)
+
+    assert [answer.done() for answer in answers] == [True, False, False]
+    house.inbox.tick(house.now)
+    house.inbox.tick(house.now)
+    assert all(answer.done() for answer in answers)
+
+
+def test_a_redelivery_is_a_duplicate(house: House) -> None:
+    """The same identity is one event, within a batch, a group, or a later one; another origin is another event."""
+    first, second, other = (
+        house.inbox.put("api", batch("1", "1")),
+        house.inbox.put("api", batch("1")),
+        house.inbox.put("bus", batch("1")),
+    )
+    house.inbox.tick(house.now)
+    later = house.inbox.put("api", batch("1"))
+    house.inbox.tick(house.now)
+
+    one, again = first.result(0)
+    assert (one.duplicate, again.duplicate) == (False, True)
+    assert again.event_id == one.event_id
+    assert second.result(0)[0] == later.result(0)[0] == again
+    assert not other.result(0)[0].duplicate
+    assert len(house.events()) == 2
+
+
+def test_events_and_ledger_are_stored_together(house: House) -> None:
+    """What a source remembers is written in the transaction that stores its events."""
+    house.inbox.put("landing", batch("1", ledger=(LedgerEntry(key="k", value={"generation": 1}),)))
+
+    house.inbox.tick(house.now)
+
+    with house.store.reading() as tx:
+        assert tx.events.recall("landing", "") == {"k": {"generation": 1}}
+
+
+def test_a_busy_store_refuses_everyone(house: House) -> None:
+    """Nothing is written, each producer hears that it may try again, and the complaint goes when it could."""
+
+    def busy(_: str) -> None:
+        raise StoreBusy("database or disk is full")
+
+    answers = [house.inbox.put("api", batch(str(n))) for n in range(3)]
+    arm("transaction.inbox.before_commit", busy)
+    try:
+        house.inbox.tick(house.now)
+    finally:
+        disarm()
+
+    for answer in answers:
+        with pytest.raises(StoreBusy, match="full"):
+            answer.result(timeout=0)
+    assert house.events() == []
+    assert house.runtime.complaints.all() == ["store: database or disk is full"]
+    house.send()
+    assert house.runtime.complaints.all() == []
+
+
+def test_the_complaint_goes_without_new_events(house: House) -> None:
+    """A store that is well again is noticed, also when no producer comes back."""
+
+    def busy(_: str) -> None:
+        raise StoreBusy("database or disk is full")
+
+    house.inbox.put("api", batch("1"))
+    arm("transaction.inbox.before_commit", busy)
+    try:
+        ticked = house.inbox.tick(house.now)
+    finally:
+        disarm()
+    assert ticked.next_at is not None
+
+    house.clock.set_now(ticked.next_at)
+    house.inbox.tick(house.now)
+
+    assert house.runtime.complaints.all() == []
+
+
+def test_too_many_waiting_are_refused(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What cannot wait is refused at once; an empty queue takes a batch of any size."""
+    monkeypatch.setattr(inbox_module, "WAITING", 3)
+    taken = house.inbox.put("api", batch("1", "2", "3", "4"))
+
+    with pytest.raises(StoreBusy, match="wait to be stored"):
+        house.inbox.put("api", batch("5"))
+
+    house.inbox.tick(house.now)
+    assert len(taken.result(0)) == 4
+    assert house.inbox.put("api", batch("5")) is not None
+
+
+def test_what_the_store_cannot_hold_spoils_only_itself(house: House) -> None:
+    """A batch that no database takes is answered with that reason; the others of its group are stored."""
+    good = house.inbox.put("api", batch("1"))
+    bad = house.inbox.put("api", batch("2", data={"text": "\ud800"}))
+    fine = house.inbox.put("api", batch("3"))
+
+    house.inbox.tick(house.now)
+
+    assert not good.result(timeout=0)[0].duplicate
+    assert not fine.result(timeout=0)[0].duplicate
+    with pytest.raises(InvalidInput, match="cannot be stored"):
+        bad.result(timeout=0)
+    assert [event.source_id for event in house.events()] == ["1", "3"]
+
+
+def test_intake_needs_no_term(house: House) -> None:
+    """Events are taken in also by one who does not lead."""
+    house.store.lead(owner="another", host="test", pid=2)
+    house.store.term = None
+
+    assert not house.send().duplicate
