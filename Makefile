@@ -50,10 +50,10 @@ demo: $(STAMP)  ## the flights demo, from an empty state
 	$(BIN)/python examples/flights/demo.py
 
 run: $(STAMP)  ## the daemon on configs/
-	$(BIN)/retraind configs
+	$(BIN)/retraind --config configs
 
 generate: $(STAMP)  ## the files made from the code (schema, CLI reference, lifecycle)
-	$(BIN)/python -m controller.cli.generate
+	$(BIN)/python docs/generate.py
 
 campaign: $(STAMP)  ## the long crash and simulation campaign (hours)
 	$(BIN)/pytest -m campaign --timeout=0 $(PYTEST_ARGS)

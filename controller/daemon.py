@@ -319,9 +319,10 @@ class Daemon:
             inbox=self.inbox,
             health=self,
             logs=Logs(self.runtime),
-            store=self.store,
-            registry=self.metrics.registry,
             policies=lambda: self.runtime.config.models,
+            clock=self.clock,
+            log=logger("api"),
+            registry=self.metrics.registry,
         )
         return Server(app, config.http.socket, config.http.listen)
 

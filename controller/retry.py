@@ -26,7 +26,7 @@ def backoff(
     longest: timedelta = timedelta(minutes=5),
 ) -> timedelta:
     """Return the wait before attempt `attempt` + 1: a random time in (x/2, x], x = first x 2^(attempt-1), at most `longest`."""
-    ceiling = min(first * 2 ** min(attempt - 1, 30), longest)
+    ceiling: timedelta = min(first * 2 ** min(attempt - 1, 30), longest)
     return ceiling * (1 - random.random() / 2)
 
 

@@ -18,9 +18,7 @@ if TYPE_CHECKING:
 
 TESTS = Path(__file__).parent
 #: Folders whose tests carry the marker of the same name.
-MARKED_FOLDERS = frozenset(
-    {"acceptance", "contract", "engine", "integration", "migration", "simulation", "unit"}
-)
+MARKED_FOLDERS = frozenset({"acceptance", "contract", "engine", "integration", "migration", "simulation", "unit"})
 #: Values of the variable CI that mean no.
 NO = frozenset({"", "0", "false", "no"})
 

@@ -136,9 +136,7 @@ def _candidate_folders() -> Iterator[Path]:
         yield Path(on_path).resolve().parent
     pg_config = shutil.which("pg_config")
     if pg_config:
-        answer = subprocess.run(
-            [pg_config, "--bindir"], capture_output=True, text=True, check=False
-        )
+        answer = subprocess.run([pg_config, "--bindir"], capture_output=True, text=True, check=False)
         if answer.returncode == 0:
             yield Path(answer.stdout.strip())
     versions = Path("/usr/lib/postgresql").glob("*/bin")
@@ -176,16 +174,12 @@ def _reachable(programs: Path, *, folder: Path) -> Path:
 def _run_initdb(programs: Path, *, folder: Path, account: pwd.struct_passwd | None) -> None:
     command: list[str | Path] = [programs / "initdb", "-D", folder / "data", "-U", SUPERUSER]
     command += ["--auth=trust", "--encoding=UTF8", "--locale=C", "--no-sync"]
-    answer = subprocess.run(
-        command, capture_output=True, text=True, check=False, **_as_account(account, folder=folder)
-    )
+    answer = subprocess.run(command, capture_output=True, text=True, check=False, **_as_account(account, folder=folder))
     if answer.returncode != 0:
         raise ServerDidNotStart(answer.stdout + answer.stderr)
 
 
-def _launch_on_free_port(
-    programs: Path, *, folder: Path, account: pwd.struct_passwd | None
-) -> PostgresServer:
+def _launch_on_free_port(programs: Path, *, folder: Path, account: pwd.struct_passwd | None) -> PostgresServer:
     for _ in range(3):  # another program may take the free port first
         server = _launch(programs, folder=folder, account=account)
         if _wait_until_ready(server):

@@ -166,7 +166,7 @@ def _emitted_types(config: Config, on: Leaf) -> list[Pattern] | None:
     if on.source is None or on.source not in config.sources:
         return None
     options = config.sources[on.source].options
-    emitted = getattr(options, "event_type", None) or getattr(options, "type", None)
+    emitted = getattr(options, "event_type", None)
     return [Pattern(emitted)] if isinstance(emitted, str) else None
 
 

@@ -19,8 +19,9 @@ from pydantic import BaseModel, ValidationError
 
 from controller import plugins
 from controller.config.build import build_models, normal_form, version_of
+from controller.config.files import read_files, with_defaults
 from controller.config.nearest import nearest_or_known
-from controller.config.problems import Findings, report, sorted_by_place, texts
+from controller.config.problems import Findings, report, texts
 from controller.config.problems import Path as Steps
 from controller.config.records import SQLITE, Config, Http, SourceSpec, StoreAddress, absolute
 from controller.config.schema import (
@@ -30,14 +31,12 @@ from controller.config.schema import (
     TrainSection,
     split_listen,
 )
-from controller.config.yaml12 import Map, Place, Seq, Word, parse
+from controller.config.yaml12 import Map, Seq, Word
 from controller.core import template
 from controller.core.model import PERSON_ORIGIN, Json
-from controller.errors import ConfigError, ExpressionError, PluginError, Problem, RetryLater
+from controller.errors import ConfigError, ExpressionError, PluginError, RetryLater
 from controller.secret import Secret
 
-#: All files together; 10,000 policies take about 3 MiB.
-MAX_BYTES = 16 * 1024 * 1024
 #: The origin of events that come by the API; a policy may name it as its source.
 API_ORIGIN = "api"
 #: Names that no source may have.
@@ -45,9 +44,6 @@ RESERVED_SOURCES = (PERSON_ORIGIN, API_ORIGIN)
 #: The policy that a person's press counts as.
 MANUAL_POLICY = "manual"
 
-_SUFFIXES = (".yaml", ".yml")
-#: Sections whose names may come from several files.
-_NAMED_SECTIONS = ("sources", "launchers", "defaults", "models")
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 _PASSWORD_KEYS = ("password", "passwd", "pwd")
 
@@ -65,12 +61,12 @@ def load_config(path: Path | str) -> Config:
 
 def _load(path: Path) -> Config:
     base = absolute(Path(), path if path.is_dir() else path.parent)
-    files, root, problems = _read(path)
+    files, root, problems = read_files(path)
     findings = Findings(root)
     for problem in problems:
         findings.note(problem)
     _check_names(findings)
-    section = _validate(_with_defaults(root), findings, base)
+    section = _validate(with_defaults(root), findings, base)
     loader = _Loader(findings, base)
     loader.check()
     if (errors := findings.errors()) or section is None:
@@ -126,147 +122,6 @@ def _collector_paused() -> Iterator[None]:
     finally:
         if enabled:
             gc.enable()
-
-
-# ------------------------------------------------------------------------------------------------ reading files
-
-
-def _read(path: Path) -> tuple[tuple[Path, ...], Map, list[Problem]]:
-    """Return the files, their merged values, and what is wrong; raises `ConfigError` when a file cannot be read to its end."""
-    files = _files(path)
-    contents = _contents(files)
-    roots: list[Map] = []
-    problems: list[Problem] = []
-    complete = True
-    for file, content in contents:
-        root, found = parse(content, file=str(file))
-        problems += found
-        if root is None:
-            complete = False
-        else:
-            roots.append(root)
-    if not complete:
-        raise ConfigError(sorted_by_place(problems))
-    if len(roots) == 1:
-        return files, roots[0], problems
-    merged, found = _merge_files(roots)
-    return files, merged, problems + found
-
-
-def _files(path: Path) -> tuple[Path, ...]:
-    try:
-        if not path.is_dir():
-            return (path,)
-        found = sorted(
-            file
-            for file in path.iterdir()
-            if file.suffix in _SUFFIXES and not file.name.startswith(".") and file.is_file()
-        )
-    except OSError as error:
-        raise _unreadable(path, f"cannot be read: {error.strerror}") from error
-    if not found:
-        raise _unreadable(
-            path,
-            "the folder holds no *.yaml file",
-            "`retrainctl init` writes a configuration that runs",
-        )
-    return tuple(found)
-
-
-def _contents(files: tuple[Path, ...]) -> list[tuple[Path, bytes]]:
-    contents = []
-    left = MAX_BYTES
-    for file in files:
-        try:
-            with file.open("rb") as stream:
-                content = stream.read(left + 1)
-        except FileNotFoundError as error:
-            raise _unreadable(
-                file, "there is no such file", "`retrainctl init` writes a configuration that runs"
-            ) from error
-        except OSError as error:
-            raise _unreadable(file, f"cannot be read: {error.strerror}") from error
-        left -= len(content)
-        if left < 0:
-            raise _unreadable(file, f"the configuration is larger than {MAX_BYTES // 2**20} MiB")
-        contents.append((file, content))
-    return contents
-
-
-def _unreadable(file: Path, message: str, hint: str = "") -> ConfigError:
-    return ConfigError([Problem(file=str(file), line=1, column=1, path="", message=message, hint=hint)])
-
-
-def _merge_files(roots: list[Map]) -> tuple[Map, list[Problem]]:
-    merged = Map(roots[0].file, roots[0].mark)
-    problems: list[Problem] = []
-    for root in roots:
-        for key, value in root.items():
-            known = merged.get(key)
-            if key not in merged:
-                merged.take(key, root)
-                if key in _NAMED_SECTIONS and isinstance(value, Map):
-                    merged[key] = _copy(value)
-            elif key in _NAMED_SECTIONS and isinstance(known, Map) and isinstance(value, Map):
-                for name in value:
-                    if name in known:
-                        problems.append(_twice(name, f"{key}.{name}", known.key_at(name), value.key_at(name)))
-                    else:
-                        known.take(name, value)
-            elif key != "version" or known != value:
-                problems.append(_twice(key, key, merged.key_at(key), root.key_at(key)))
-    return merged, problems
-
-
-def _twice(name: str, path: str, first: Place, second: Place) -> Problem:
-    return Problem(
-        file=second.file,
-        line=second.line,
-        column=second.column,
-        path=path,
-        message=f"{name!r} is given twice; first at {first}",
-    )
-
-
-def _copy(original: Map) -> Map:
-    copy = Map(original.file, original.mark)
-    for key in original:
-        copy.take(key, original)
-    return copy
-
-
-# ----------------------------------------------------------------------------------------------------- defaults
-
-
-def _with_defaults(root: Map) -> Map:
-    """Return the configuration with `defaults` merged under each model; what has a wrong shape is left for validation."""
-    defaults, models = root.get("defaults"), root.get("models")
-    if not isinstance(defaults, Map) or not isinstance(models, Map):
-        return root
-    merged_models = Map(models.file, models.mark)
-    for name, model in models.items():
-        merged_models.take(name, models)
-        if isinstance(model, Map):
-            merged_models[name] = _merged(defaults, model)
-    merged = _copy(root)
-    merged["models"] = merged_models
-    return merged
-
-
-def _merged(under: Map, over: Map) -> Map:
-    """Return both mappings in one; where both have a key, mappings are merged and anything else is taken from `over`."""
-    merged = Map(over.file, over.mark)
-    for key, value in under.items():
-        if key not in over:
-            merged.take(key, under)
-            continue
-        merged.take(key, over)
-        if isinstance(value, Map) and isinstance(over[key], Map):
-            merged[key] = _merged(value, over[key])
-    for key in over:
-        if key not in under:
-            merged.take(key, over)
-    return merged
 
 
 # -------------------------------------------------------------------------------------------------------- names

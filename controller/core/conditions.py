@@ -302,8 +302,14 @@ def _explain_syntax(error: Exception) -> str:
     place = f"column {column}" if line == "1" else f"line {line}, column {column}"
     if "'<EOF>'" in said and "expecting" in said and not said.startswith("extraneous"):
         return f"something is missing at its end ({place})"
-    said = said.split(" expecting ", 1)[0].replace("extraneous input", "unexpected").replace("mismatched input", "unexpected")
-    said = said.replace("no viable alternative at input", "unexpected").replace("token recognition error at:", "unexpected")
+    said = (
+        said.split(" expecting ", 1)[0]
+        .replace("extraneous input", "unexpected")
+        .replace("mismatched input", "unexpected")
+    )
+    said = said.replace("no viable alternative at input", "unexpected").replace(
+        "token recognition error at:", "unexpected"
+    )
     return f"{said} at {place}"
 
 

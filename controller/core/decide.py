@@ -253,7 +253,9 @@ def _ended(
 
 def _emptied(policy: Policy, state: PolicyState, key: str, marks: Mapping[str, object]) -> PolicyState:
     """Return the state after a FIRE or a SKIP: what levels remember, with the marks of a FIRE."""
-    remembered = {stage.name: state.slots[stage.name] for stage in CHAIN if stage.remembers and stage.name in state.slots}
+    remembered = {
+        stage.name: state.slots[stage.name] for stage in CHAIN if stage.remembers and stage.name in state.slots
+    }
     waits_for = "run" if _is_level(policy, key) else None
     return PolicyState(on_hash=state.on_hash, slots={**remembered, **marks}, waits_for=waits_for)
 

@@ -39,6 +39,8 @@ class Dispatcher:
 
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
+        #: Attempts whose launch broke in this process, with the reason, until they are looked up.
+        self._broken: dict[str, str] = {}
 
     def tick(self, now: datetime) -> Ticked:
         """Start what may start, launch what is due, and clear up what an earlier process left LAUNCHING."""
@@ -58,23 +60,69 @@ class Dispatcher:
         return Ticked(worked=round_.started + settled, next_at=next_at)
 
     def _launch(self, job: Job, attempt: Attempt, prepared: _Prepared, *, fresh: bool) -> bool:
-        """Launch an attempt, or find it if an earlier process may have launched it; return whether that is settled."""
-        runtime = self._runtime
-        launcher = runtime.launcher(attempt.launcher)
+        """Launch an attempt, or find it if an earlier call may have launched it; return whether that is settled."""
         try:
+            launcher = self._runtime.launcher(attempt.launcher)
             order = self._order(job, attempt, prepared)
-            if fresh:
-                handle, cause = launcher.launch(order), "launched"
-            else:
-                handle, cause = self._find_or_launch(launcher, order)
-        except (GiveUp, PluginError, ExpressionError) as error:
-            self._not_started(job, prepared.spec, error.message, final=True)
-            return True
-        except (RetryLater, OSError) as error:
-            return self._unclear(job, attempt, prepared, launcher, error, fresh=fresh)
-        except ValueError as error:
-            self._not_started(job, prepared.spec, f"the launcher refuses its options: {error}", final=True)
-            return True
+        except (GiveUp, PluginError, ExpressionError, ValueError) as error:
+            if not fresh:
+                return self._unknown(job, prepared.spec, str(error))
+            return self._not_started(job, prepared.spec, str(error), final=True)
+        except OSError as error:
+            self._say_failed(job, error)
+            return fresh and self._not_started(job, prepared.spec, str(error), final=False)
+        if fresh:
+            return self._call(launcher, order, job, attempt, prepared)
+        return self._look_up(launcher, order, job, attempt, prepared)
+
+    def _call(self, launcher: Launcher, order: Order, job: Job, attempt: Attempt, prepared: _Prepared) -> bool:
+        """Start an attempt that certainly was not started."""
+        try:
+            handle = launcher.launch(order)
+        except GiveUp as error:
+            return self._not_started(job, prepared.spec, error.message, final=True)
+        except RetryLater as error:
+            self._say_failed(job, error)
+            return self._not_started(job, prepared.spec, error.message, final=False)
+        except Exception as error:  # noqa: BLE001 - it may have been started before this broke, so nobody launches it again unseen
+            self._say_failed(job, error)
+            if not self._can_search(launcher, attempt):
+                return self._unknown(job, prepared.spec, str(error))
+            self._broken[attempt.id] = f"the launcher broke: {error!r}"
+            return False
+        return self._running(job, attempt, handle, "launched")
+
+    def _look_up(self, launcher: Launcher, order: Order, job: Job, attempt: Attempt, prepared: _Prepared) -> bool:
+        """Find out whether an attempt was started, and start it only if it certainly was not."""
+        if not self._can_search(launcher, attempt):
+            reason = "nobody was there for the launcher's answer, and it cannot be searched from here"
+            return self._unknown(job, prepared.spec, self._broken.pop(attempt.id, reason))
+        try:
+            handle = launcher.find(order)
+        except Exception as error:  # noqa: BLE001 - a search that fails says nothing; it is repeated
+            self._say_failed(job, error)
+            return False
+        broken = self._broken.pop(attempt.id, None)
+        if handle is not None:
+            return self._running(job, attempt, handle, "adopted")
+        if prepared.run.stop_as is not None:
+            return self._cancelled(job, prepared)
+        if broken is not None:
+            return self._not_started(job, prepared.spec, broken, final=False)
+        return self._call(launcher, order, job, attempt, prepared)
+
+    def _can_search(self, launcher: Launcher, attempt: Attempt) -> bool:
+        return launcher.searchable and not self._runtime.is_elsewhere(launcher, attempt)
+
+    def _say_failed(self, job: Job, error: Exception) -> None:
+        expected = isinstance(error, RetryLater | OSError)
+        fields = {"job_id": job.id, "run_id": job.run_id, "error": str(error) if expected else repr(error)}
+        self._runtime.log.warning("job.launch_failed", **fields, exc_info=not expected)
+
+    # ------------------------------------------------------------------------------------------- outcomes
+
+    def _running(self, job: Job, attempt: Attempt, handle: Handle, cause: str) -> bool:
+        runtime = self._runtime
         with runtime.store.transaction("launched") as tx:
             tx.runs.set_handle(attempt.id, handle)
             tx.runs.move_job(job, "RUNNING", cause=cause)
@@ -89,41 +137,24 @@ class Dispatcher:
         )
         return True
 
-    @staticmethod
-    def _find_or_launch(launcher: Launcher, order: Order) -> tuple[Handle, str]:
-        handle = launcher.find(order)
-        if handle is not None:
-            return handle, "adopted"
-        return launcher.launch(order), "launched"
+    def _unknown(self, job: Job, spec: ModelSpec, reason: str) -> bool:
+        """Ask a person where nobody can know."""
+        with self._runtime.store.transaction("launch_unknown") as tx:
+            tx.runs.move_job(job, "UNKNOWN", cause="launch_unknown", reason=reason)
+            notify_people(
+                tx, spec, "unknown", f"{job.model}: nobody knows whether {job.id} was started", run_id=job.run_id
+            )
+        self._runtime.bells.ring("outbox")
+        return True
 
-    def _unclear(
-        self,
-        job: Job,
-        attempt: Attempt,
-        prepared: _Prepared,
-        launcher: Launcher,
-        error: Exception,
-        *,
-        fresh: bool,
-    ) -> bool:
-        """Deal with a call that failed: try again where that is safe, ask a person where nobody can know."""
-        self._runtime.log.warning("job.launch_failed", job_id=job.id, run_id=job.run_id, error=str(error))
-        if fresh and isinstance(error, RetryLater | OSError) and launcher.searchable:
-            self._not_started(job, prepared.spec, str(error), final=False)
-            return True
-        if not launcher.searchable:
-            with self._runtime.store.transaction("launch_unknown") as tx:
-                tx.runs.move_job(job, "UNKNOWN", cause="launch_unknown", reason=str(error))
-                notify_people(
-                    tx,
-                    prepared.spec,
-                    "unknown",
-                    f"{job.model}: nobody knows whether {job.id} was started",
-                )
-            return True
-        return False
+    def _cancelled(self, job: Job, prepared: _Prepared) -> bool:
+        with self._runtime.store.transaction("cancel_launch") as tx:
+            tx.runs.move_job(job, "CANCELLED", cause="cancelled", reason=prepared.run.reason)
+            close_training(tx, job.run_id, prepared.spec)
+        self._runtime.bells.ring("evaluator", self.name)
+        return True
 
-    def _not_started(self, job: Job, spec: ModelSpec, reason: str, *, final: bool) -> None:
+    def _not_started(self, job: Job, spec: ModelSpec, reason: str, *, final: bool) -> bool:
         step = after_failure(job, spec.training, cause="launch_failed", reason=reason, now=self._runtime.clock.now())
         if final:
             step = Supervision(target="FAILED", cause="launch_failed", reason=reason)
@@ -138,6 +169,7 @@ class Dispatcher:
             close_training(tx, job.run_id, spec)
         self._runtime.metrics.jobs.labels(spec.training.launcher, "launch_failed").inc()
         self._runtime.bells.ring("gatekeeper", self.name)
+        return True
 
     def _order(self, job: Job, attempt: Attempt, prepared: _Prepared) -> Order:
         """Write the attempt's files and return what the launcher is asked for; the same for the same attempt."""
@@ -250,11 +282,17 @@ class _Round:
             launcher = self._runtime.spec_of(self._tx, run).training.launcher
             if used is None:
                 used = Counter(self._tx.runs.on_launchers())
-            slots = self._runtime.launcher(launcher).slots()
-            if slots is None or used[launcher] < slots:
+            if self._has_room(launcher, used):
                 used[launcher] += 1
                 intents.append(self._mark_launching(job, launcher))
         return intents, next_at
+
+    def _has_room(self, launcher: str, used: Counter[str]) -> bool:
+        try:
+            slots = self._runtime.launcher(launcher).slots()
+        except PluginError:  # the launch will say so, and end this job alone
+            return True
+        return slots is None or used[launcher] < slots
 
     def _mark_launching(self, job: Job, launcher: str) -> tuple[Job, Attempt]:
         tx, number = self._tx, job.attempt + 1

@@ -52,52 +52,64 @@ class Evaluator:
     def tick(self, now: datetime) -> Ticked:
         """Decide on a batch of waiting events and due timers."""
         try:
-            worked, fired, next_at = self._batch(BATCH)
+            worked, fired, next_at = self._batch(events=BATCH, timers=BATCH)
             again = worked >= BATCH
         except StoreError:
             raise
         except Exception as error:  # one bad event must not stop the others; it becomes a dead letter
             self._runtime.log.error("evaluator.batch_failed", error=repr(error), exc_info=True)
-            worked, fired, next_at = self._one_by_one()
-            again = True
+            worked, fired = self._one_by_one()
+            next_at, again = None, True
         if fired:
             self._runtime.bells.ring("dispatcher", "monitor")
         return Ticked(worked=worked, again=again, next_at=next_at)
 
-    def _batch(self, limit: int) -> tuple[int, int, datetime | None]:
+    def _batch(self, *, events: int, timers: int) -> tuple[int, int, datetime | None]:
         # The numbers it takes are fenced by the term themselves, so the transaction need not ask twice.
         with self._runtime.store.transaction("decide", fenced=False) as tx:
-            events = tx.events.pending(limit)
+            pending = tx.events.pending(events) if events else []
             next_at = tx.policies.next_due()
-            due = tx.policies.due(tx.now, limit) if next_at is not None and next_at <= tx.now else []
-            sitting = _Sitting(self._runtime, tx, numbers=len(events) + len(due))
-            for event in events:
+            due = tx.policies.due(tx.now, timers) if timers and next_at is not None and next_at <= tx.now else []
+            sitting = _Sitting(self._runtime, tx, numbers=len(pending) + len(due))
+            for event in pending:
                 sitting.hear(event)
             for model, policy, key in due:
                 sitting.look(model, policy, key)
             sitting.close()
-            if events or due:
+            if pending or due:
                 next_at = tx.policies.next_due()
         sitting.report()
-        return len(events) + len(due), sitting.fired, next_at
+        return len(pending) + len(due), sitting.fired, next_at
 
-    def _one_by_one(self) -> tuple[int, int, datetime | None]:
-        """Decide the next event alone, and make it a dead letter when that fails again."""
-        try:
-            return self._batch(1)
-        except StoreError:
-            raise
-        except Exception as error:  # the row records it, whatever it was
-            with self._runtime.store.transaction("bury") as tx:
-                events = tx.events.pending(1)
-                for event in events:
-                    tx.events.mark_dead(event.id, reason=f"{type(error).__name__}: {error}")
-                    self._runtime.log.error("event.dead", event_id=event.id, error=repr(error), exc_info=True)
-                    self._runtime.metrics.events.labels(event.origin, "dead").inc()
-                for model, policy, key in [] if events else tx.policies.due(tx.now, 1):
-                    tx.policies.drop_state(model, policy, key)
-                    self._runtime.log.error("policy.state_dropped", model=model, policy=policy, key=key)
-            return 1, 0, None
+    def _one_by_one(self) -> tuple[int, int]:
+        """Decide the next event alone and the next timer alone; what fails again is buried, so that neither is blamed for the other."""
+        worked = fired = 0
+        for events, timers, bury in ((1, 0, self._bury_event), (0, 1, self._drop_state)):
+            try:
+                done, started, _ = self._batch(events=events, timers=timers)
+            except StoreError:
+                raise
+            except Exception as error:  # noqa: BLE001 - the row records it, whatever it was
+                bury(error)
+                done, started = 1, 0
+            worked += done
+            fired += started
+        return worked, fired
+
+    def _bury_event(self, error: Exception) -> None:
+        with self._runtime.store.transaction("bury") as tx:
+            for event in tx.events.pending(1):
+                tx.events.mark_dead(event.id, reason=f"{type(error).__name__}: {error}")
+                self._runtime.log.error("event.dead", event_id=event.id, error=repr(error), exc_info=True)
+                self._runtime.metrics.events.labels(event.origin, "dead").inc()
+
+    def _drop_state(self, error: Exception) -> None:
+        with self._runtime.store.transaction("drop_state") as tx:
+            for model, policy, key in tx.policies.due(tx.now, 1):
+                tx.policies.drop_state(model, policy, key)
+                self._runtime.log.error(
+                    "policy.state_dropped", model=model, policy=policy, key=key, error=repr(error), exc_info=True
+                )
 
     def activate(self, *, actor: str) -> None:
         """Make the runtime's configuration the one that decides: keep it, and deal with policies that changed or are gone."""

@@ -158,8 +158,11 @@ class Gatekeeper:
         challenger = versions.get(verdict.challenger or "")
         promotable = verdict.outcome == "PASSED" and challenger is not None and bool(spec.promoters)
         for version in versions.values():
-            if version is not challenger or verdict.outcome != "PASSED":
+            if verdict.outcome != "PASSED":
                 tx.models.move_version(version, "REJECTED", cause="rejected", reason=verdict.reason)
+            elif version is not challenger:
+                reason = f"{verdict.challenger} was chosen"
+                tx.models.move_version(version, "REJECTED", cause="rejected", reason=reason)
         if verdict.outcome == "INCONCLUSIVE":
             tx.runs.move(run, "REJECTED", cause="inconclusive", reason=verdict.reason)
             notify_people(

@@ -11,11 +11,11 @@ from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 
-from controller.core.model import Receipt
+from controller.core.model import LedgerEntry, Receipt
 from controller.engine.runtime import Runtime, Ticked
-from controller.errors import ControllerError, StoreBusy
+from controller.errors import ControllerError, InvalidInput, StoreBusy
 from controller.ports import Batch
 from controller.store import Transaction
 
@@ -23,6 +23,8 @@ from controller.store import Transaction
 GROUP = 1000
 #: Most events that may wait to be stored; more are refused, and their producers try again.
 WAITING = 20_000
+#: A store that refused is tried this often while no producer comes back.
+PROBE = timedelta(seconds=5)
 
 
 @dataclass(slots=True)
@@ -42,6 +44,7 @@ class Inbox:
         self._lock = threading.Lock()
         self._waiting: deque[_Waiting] = deque()
         self._count = 0
+        self._refused = False
 
     def put(self, origin: str, batch: Batch) -> Future[list[Receipt]]:
         """Hand over a batch of a source; the future answers with its receipts after the commit.
@@ -61,22 +64,66 @@ class Inbox:
         """Store what waits, in one transaction, and answer."""
         group = self._take()
         if not group:
-            return Ticked()
+            return self._probe(now) if self._refused else Ticked()
         try:
-            with self._runtime.store.transaction("inbox", fenced=False) as tx:
-                receipts = [self._store(tx, waiting) for waiting in group]
+            receipts = self._commit(group)
+        except StoreBusy as error:
+            self._refuse(group, error)
+            return self._complain(error, now)
         except ControllerError as error:
             self._refuse(group, error)
-            if isinstance(error, StoreBusy):
-                self._runtime.complaints.set("store", "inbox", error.message)
-                return Ticked()
             raise
-        self._runtime.complaints.set("store", "inbox", None)
+        except Exception as error:  # noqa: BLE001 - what one batch holds, such as a text that is none, must not spoil the others
+            self._one_by_one(group, error)
+            return Ticked(worked=len(group), again=bool(self._waiting))
+        self._answer(group, receipts)
+        return Ticked(worked=len(group), again=bool(self._waiting))
+
+    def _commit(self, group: Sequence[_Waiting]) -> list[list[Receipt]]:
+        with self._runtime.store.transaction("inbox", fenced=False) as tx:
+            return [self._store(tx, waiting) for waiting in group]
+
+    def _answer(self, group: Sequence[_Waiting], receipts: Sequence[list[Receipt]]) -> None:
+        self._well_again()
         self._runtime.bells.ring("evaluator")
         for waiting, answer in zip(group, receipts, strict=True):
             self._count_in(waiting.origin, answer)
             waiting.done.set_result(answer)
-        return Ticked(worked=len(group), again=bool(self._waiting))
+
+    def _one_by_one(self, group: Sequence[_Waiting], error: Exception) -> None:
+        if len(group) == 1:
+            self._runtime.log.error("inbox.refused", source=group[0].origin, error=repr(error), exc_info=True)
+            self._refuse(group, InvalidInput(f"what {group[0].origin!r} sent cannot be stored: {error}"))
+            return
+        for waiting in group:
+            try:
+                receipts = self._commit([waiting])
+            except ControllerError as refusal:
+                self._refuse([waiting], refusal)
+            except Exception as refusal:  # noqa: BLE001 - answered to whoever sent it, with this reason
+                self._one_by_one([waiting], refusal)
+            else:
+                self._answer([waiting], receipts)
+
+    def _probe(self, now: datetime) -> Ticked:
+        """Find out whether a store that refused is well again, by a write: nobody else may come to try."""
+        try:
+            with self._runtime.store.transaction("probe", fenced=False) as tx:
+                tx.events.remember("", [LedgerEntry(key="@probe", value=now.isoformat())])
+        except StoreBusy as error:
+            return self._complain(error, now)
+        self._well_again()
+        return Ticked()
+
+    def _complain(self, error: StoreBusy, now: datetime) -> Ticked:
+        self._refused = True
+        self._runtime.complaints.set("store", self.name, error.message)
+        return Ticked(next_at=now + PROBE)
+
+    def _well_again(self) -> None:
+        if self._refused:
+            self._refused = False
+            self._runtime.complaints.set("store", self.name, None)
 
     def _take(self) -> list[_Waiting]:
         group: list[_Waiting] = []

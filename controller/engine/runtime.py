@@ -12,7 +12,7 @@ from typing import Any, Protocol
 from controller.clock import Clock, Ids, Random
 from controller.config import Config, models_from_normal_form, plugin_options
 from controller.core.index import PolicyIndex
-from controller.core.model import Champion, Run, Version
+from controller.core.model import Attempt, Champion, Run, Version
 from controller.core.policy import ModelSpec, Training
 from controller.errors import GiveUp, NotFound
 from controller.plugins import guarded, load
@@ -123,10 +123,13 @@ class Runtime:
         self._promoters: dict[str, Promoter] = {}
         self._notifiers: dict[str, Notifier] = {}
         self._old: dict[str, Mapping[str, ModelSpec]] = {}
+        self.config: Config = config
         self.use(config)
 
     def use(self, config: Config) -> None:
         """Make a configuration the one in force."""
+        for name in [name for name in self._launchers if self.config.launchers.get(name) != config.launchers.get(name)]:
+            del self._launchers[name]  # made anew with its new settings; its jobs do not care
         policies = [policy for model in config.models.values() for policy in model.policies.values()]
         self.index = PolicyIndex(policies)
         self._old[config.version] = config.models
@@ -163,6 +166,10 @@ class Runtime:
             context = LauncherContext(base=self.config.base, state=self.state_dir, clock=self.clock, log=self.log)
             self._launchers[name] = guarded(cls(settings, context), f"launcher.{name}")
         return self._launchers[name]
+
+    def is_elsewhere(self, launcher: Launcher, attempt: Attempt) -> bool:
+        """Say whether a job lives on another machine, or in another state directory, than this daemon can see."""
+        return launcher.local and attempt.owner != self.owner
 
     def launcher_options(self, training: Training, options: Mapping[str, Any]) -> Any:
         """Return the launcher's own options of a model, templates filled in; raises `PluginError` when it refuses them."""

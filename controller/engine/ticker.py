@@ -10,6 +10,9 @@ from controller.errors import ControllerError, StoreBusy
 from controller.ports import TimedSource
 from controller.retry import backoff
 
+#: Every timed source is called at least this often.
+LOOK_AGAIN = timedelta(minutes=5)
+
 
 class Ticker:
     """The loop that polls."""
@@ -31,7 +34,8 @@ class Ticker:
     def tick(self, now: datetime) -> Ticked:
         """Poll what is due; one bad source never stops another."""
         for name, source in self._sources.items():
-            if self._due.get(name, now) <= now:
+            due_at = self._due.get(name, now)
+            if due_at <= now or due_at > now + LOOK_AGAIN:
                 self._poll(name, source, now)
         next_at = min(self._due.values(), default=None)
         return Ticked(next_at=next_at)
@@ -53,4 +57,6 @@ class Ticker:
             return
         self._failures.pop(name, None)
         self._runtime.complaints.set(name, "poll", None)
-        self._due[name] = next_at if next_at is not None else now + timedelta(days=365)
+        # Never further ahead than this: a clock that was far in the future and is set back must not silence a source.
+        furthest = now + LOOK_AGAIN
+        self._due[name] = min(next_at or furthest, furthest)

@@ -58,7 +58,7 @@ class CronOptions(PluginOptions):
         description="An instant that is later than this is left out, and counted; "
         "by default 1m with catch_up none, and no limit otherwise",
     )
-    type: str = Field("schedule.tick", min_length=1, description="CloudEvents type of the events")
+    event_type: str = Field("schedule.tick", min_length=1, description="CloudEvents type of the events")
     data: dict[str, Any] = Field(default_factory=dict, description="Fields to add to the events' data")
 
     @field_validator("schedule")
@@ -335,7 +335,7 @@ class CronSource:
         return NewEvent(
             source=f"/sources/{self._context.name}",
             source_id=f"{self._context.name}@{_iso(instant)}",
-            type=self._options.type,
+            type=self._options.event_type,
             time=instant,
             data={
                 **self._options.data,

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import importlib
 import json
-import math
 import os
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
@@ -201,8 +200,3 @@ def parse_url(text: str, base: Path) -> sa.URL:
     if url.get_backend_name() == "sqlite" and url.database and url.database != ":memory:":
         return url.set(database=str((base / url.database).absolute()))
     return url
-
-
-def finite(value: float) -> bool:
-    """Say whether a number can be stored as JSON."""
-    return math.isfinite(value)

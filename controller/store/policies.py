@@ -94,7 +94,10 @@ class PolicyRows:
         return None if row is None else record(PolicyState, row)
 
     def save_state(self, policy: Policy, key: str, state: PolicyState) -> None:
-        """Write what a policy remembers for a key."""
+        """Write what a policy remembers for a key; one that remembers nothing has no row, so that keys do not pile up."""
+        if state == PolicyState(on_hash=state.on_hash):
+            self._tx.execute(sa.delete(_state).where(*_place(policy.model, policy.name, key)))
+            return
         values = {
             "version": policy.version,
             "on_hash": state.on_hash,
@@ -139,16 +142,11 @@ class PolicyRows:
 
     def touch(self, model: str, policy: str, key: str) -> None:
         """Make a state due now."""
-        self._tx.execute(
-            sa.update(_state)
-            .where(_state.c.model == model, _state.c.policy == policy, _state.c.key == key)
-            .values(due_at=self._tx.now)
-        )
+        self._tx.execute(sa.update(_state).where(*_place(model, policy, key)).values(due_at=self._tx.now))
 
     def drop_state(self, model: str, policy: str, key: str) -> None:
         """Forget a state and the causes it collected."""
-        where = (_state.c.model == model, _state.c.policy == policy, _state.c.key == key)
-        self._tx.execute(sa.delete(_state).where(*where))
+        self._tx.execute(sa.delete(_state).where(*_place(model, policy, key)))
         self.drop_causes(model, policy, key)
 
     def collect(self, model: str, policy: str, key: str, cause: Cause) -> None:
@@ -280,6 +278,10 @@ def _cause_values(cause: Cause) -> dict[str, Any]:
         "subject": cause.subject,
         "time": cause.time,
     }
+
+
+def _place(model: str, policy: str, key: str) -> tuple[Any, ...]:
+    return (_state.c.model == model, _state.c.policy == policy, _state.c.key == key)
 
 
 def _group(model: str, policy: str, key: str) -> tuple[Any, ...]:

@@ -46,7 +46,7 @@ _SET_HANDLE = (
     sa.update(_attempt).where(_attempt.c.id == sa.bindparam("attempt_id")).values(handle=sa.bindparam("handle"))
 )
 _ON_LAUNCHERS = (
-    sa.select(_attempt.c.launcher, sa.func.count())
+    sa.select(_attempt.c.launcher, sa.func.count().label("jobs"))
     .join(_job, sa.and_(_attempt.c.job_id == _job.c.id, _attempt.c.number == _job.c.attempt))
     .where(
         _job.c.finished_at.is_(None),
@@ -216,7 +216,7 @@ class RunRows:
 
     def on_launchers(self) -> dict[str, int]:
         """Return how many jobs each launcher has."""
-        return {row[0]: row[1] for row in self._tx.execute(_ON_LAUNCHERS)}
+        return {row.launcher: row.jobs for row in self._tx.execute(_ON_LAUNCHERS)}
 
     def watched(self) -> list[tuple[Job, Attempt, Run]]:
         """Return every job that a launcher has, with its present attempt and its run."""

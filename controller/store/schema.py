@@ -8,6 +8,7 @@ Changes go through a migration (`migrations/`); a test proves that migrating fro
 from __future__ import annotations
 
 import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql
 
 from controller.core import states
 from controller.store.dialect import Instant, JsonText
@@ -99,7 +100,8 @@ ledger = sa.Table(
     "ledger",
     metadata,
     sa.Column("source", sa.Text, primary_key=True),
-    sa.Column("key", sa.Text, primary_key=True),
+    # Compared byte by byte on both, so that a range of keys is a prefix whatever the database's language.
+    sa.Column("key", sa.Text().with_variant(postgresql.TEXT(collation="C"), "postgresql"), primary_key=True),
     _json("value"),
 )
 

@@ -48,6 +48,7 @@ from controller.errors import NotFound
 from controller.store import schema
 from controller.store.finding import Found, find
 from controller.store.people import Token
+from controller.store.rows import columns
 from controller.store.store import Store, Transaction
 
 #: Lists inside an answer end here; numbers beside them count everything.
@@ -228,7 +229,7 @@ def _plain(value: Any) -> Any:
 
 def _values(row: Any, shape: Any, **more: Any) -> Any:
     """Return a row as a shape: the columns that have the names of its keys, and what is given besides."""
-    mapping = row._mapping  # the documented way to a row's columns by name
+    mapping = columns(row)
     names = [name for name in shape.__annotations__ if name not in more]
     return {**{name: _plain(mapping[name]) for name in names if name in mapping}, **more}
 

@@ -32,6 +32,7 @@ import drift
 import httpx
 import pandas as pd
 import train
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -58,9 +59,9 @@ COLUMNS = (
     "champion",
     "gain",
     "verdict",
-    "never retrained",
+    "never\nretrained",
 )
-NUMERIC_COLUMNS = {"n", "gain", "never retrained"}
+NUMERIC_COLUMNS = {"n", "gain", "never\nretrained"}
 BUTTON_AFTER = 9
 BUTTON_KEY = "demo-button"
 BUTTON_REASON = "September is hard to predict: would the summer months alone do better?"
@@ -69,7 +70,10 @@ RUN_TIMEOUT_SECONDS = 300.0
 DAEMON_TIMEOUT_SECONDS = 60.0
 POLL_SECONDS = 0.1
 
-_console = Console()
+#: Of the table where there is no terminal to ask, as in a log.
+WIDTH_WITHOUT_TERMINAL = 136
+
+_console = Console(width=None if sys.stdout.isatty() else WIDTH_WITHOUT_TERMINAL)
 T = TypeVar("T")
 
 
@@ -196,7 +200,7 @@ class Demo:
         hint = "" if fires else f"; below {DRIFT_THRESHOLD:.0%}, nothing is to start"
         _say(f"[bold]{_label(month)}[/]  the monitor reports drift: {shown}{hint}")
         if fires:
-            self._await_run(month, "drift", event["id"])
+            self._await_run(month, "drift", str(event["id"]))
 
     def _press_button(self, month: int) -> None:
         _say(f"[bold]{_label(month)}[/]  a person presses retrain: “{BUTTON_REASON}”")
@@ -218,8 +222,8 @@ class Demo:
         challenger = (run.get("verdict") or {}).get("challenger")
         metrics = (jobs[challenger]["metrics"] if challenger else None) or {}
         champion = (jobs[challenger]["champion_metrics"] if challenger else None) or {}
-        if self._never is None and run["state"] == "PROMOTED":
-            self._never = self._first_model(month, challenger)
+        if self._never is None and challenger is not None and run["state"] == "PROMOTED":
+            self._never = self._first_model(month, jobs[challenger]["params"])
         rows = metrics.get("rows")
         return Row(
             month=_label(month),
@@ -236,9 +240,9 @@ class Demo:
             never_auc=self._never_auc(month),
         )
 
-    def _first_model(self, month: int, challenger: str) -> Any:
+    def _first_model(self, month: int, params: dict[str, Any]) -> Any:
         """Train the first champion once more, by the job's code: all that never retraining has."""
-        return train.train(self._split(month), {"algorithm": challenger})
+        return train.train(self._split(month), params)
 
     def _never_auc(self, month: int) -> float | None:
         if self._never is None:
@@ -334,7 +338,8 @@ def _started(process: subprocess.Popen[bytes], api: Api, log: Path) -> bool | No
 
 
 def _show(rows: list[Row]) -> None:
-    table = Table(title="Who may serve? AUC ± standard error on the last eight days of each month")
+    title = "Who may serve? AUC ± standard error on the last eight days of each month"
+    table = Table(title=title, box=box.SIMPLE_HEAD)
     for name in COLUMNS:
         table.add_column(name, justify="right" if name in NUMERIC_COLUMNS else "left")
     for row in rows:
@@ -375,8 +380,8 @@ def _show_cost(rows: list[Row]) -> None:
         return
     champion, never = (sum(column) / len(pairs) for column in zip(*pairs, strict=True))
     _console.print(
-        f"In the {len(pairs)} months after the first, the champion that served until each new one "
-        f"was judged had an AUC of {champion:.3f} on average, the first model {never:.3f}: "
+        f"After the first month, the champion that served until each new model was judged "
+        f"had an AUC of {champion:.3f} on average (n = {len(pairs)}), the first model {never:.3f}: "
         f"[bold]never retraining would have cost {champion - never:.3f} AUC.[/]",
         highlight=False,
     )

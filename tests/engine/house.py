@@ -261,7 +261,7 @@ class House:
         """The states that something went through."""
         table = schema.history
         with self.store.reading() as tx:
-            rows = tx.execute(sa.select(table.c.target).where(table.c.entity == entity).order_by(table.c.id))
+            rows = tx.execute(sa.select(table.c.target).where(table.c.entity == entity).order_by(table.c.seq))
             return [row.target for row in rows]
 
     def acts(self) -> list[Any]:

@@ -77,9 +77,7 @@ class World:
     def job(self, candidate: str, attempt: int = 0) -> FarJob:
         """Return the newest job of a candidate, or the one of an attempt."""
         found = [
-            job
-            for job in self.jobs.values()
-            if job.order.candidate == candidate and attempt in (0, job.order.attempt)
+            job for job in self.jobs.values() if job.order.candidate == candidate and attempt in (0, job.order.attempt)
         ]
         assert found, f"no job of {candidate!r} was started; started: {self.starts}"
         return found[-1]

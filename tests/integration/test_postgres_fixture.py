@@ -72,10 +72,7 @@ def test_drop_ends_open_connections(postgres_server: PostgresServer) -> None:
 def test_the_server_is_durable_as_in_production(postgres_server: PostgresServer) -> None:
     """A commit is on disk: fsync and synchronous_commit are on."""
     with psycopg.connect(postgres_server.url("postgres")) as connection:
-        shown = [
-            connection.execute(f"SHOW {name}").fetchone()
-            for name in ("fsync", "synchronous_commit")
-        ]
+        shown = [connection.execute(f"SHOW {name}").fetchone() for name in ("fsync", "synchronous_commit")]
 
     assert shown == [("on",), ("on",)]
 

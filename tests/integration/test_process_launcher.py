@@ -201,7 +201,8 @@ def test_interpreter_that_is_missing(jobs: Jobs) -> None:
     seen = jobs.end(jobs.launch("./train"))
 
     assert seen.state == "failed"
-    assert "failed to execute" in seen.reason
+    assert seen.reason.startswith("the command could not be run: ")
+    assert str(script) in seen.reason
 
 
 @pytest.mark.parametrize("text", ["a\0b", "\ud800"])

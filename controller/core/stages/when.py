@@ -30,7 +30,7 @@ def ask(question: Question) -> Answer | None:
 
 def values_read(expression: Expression, scope: Scope) -> dict[str, Json]:
     """Return the plain values behind the paths that the expression names, such as `event.data.size`."""
-    seen = {}
+    seen: dict[str, Json] = {}
     for path in dict.fromkeys(_PATH.findall(expression.source)):
         value = _look_up(scope.values, path)
         if isinstance(value, str) and len(value) > _MAX_SHOWN:

@@ -49,7 +49,7 @@ from controller.ports import Handle, LauncherContext, LogChunk, Observation, Ord
 #: How long `stop` waits for a shim that has only just begun, and then for killed processes to be gone.
 _START_SECONDS, _KILL_SECONDS = 2.0, 2.0
 #: How long `log` waits for the last output of a job that has ended, and how long after the end that makes sense.
-_DRAIN_SECONDS, _DRAIN_WINDOW_SECONDS = 0.2, 2.0
+_DRAIN_SECONDS, _DRAIN_WINDOW_SECONDS = 1.0, 2.0
 _POLL_SECONDS = 0.005
 
 
@@ -157,8 +157,10 @@ class ProcessLauncher:
             return f"the job was not started: its working directory or record cannot be used (exit code {code})"
         if code in (126, 127):
             first_line = self.log(handle, 0, 300).data.partition(b"\n")[0]
-            if first_line.startswith(b"setsid: "):
-                return first_line.decode(errors="replace").removeprefix("setsid: ")
+            program, _, complaint = first_line.partition(b": ")
+            # The programs that become the job say so when the kernel does not let them.
+            if program in (b"setsid", os.fsencode(self._machine.tools().nice)):
+                return f"the command could not be run: {complaint.decode(errors='replace')}"
         if code > 128:
             try:
                 return f"killed by signal {code - 128} ({signal.Signals(code - 128).name})"
@@ -226,7 +228,7 @@ class ProcessLauncher:
     def log(self, handle: Handle, offset: int, limit: int) -> LogChunk:
         """Read the output; offsets count what the job wrote, also what was cut. An empty answer means: nothing more yet.
 
-        Just after the end it waits up to 0.2 s for the last bytes on their way through the pipe.
+        Just after the end it waits up to a second for the last bytes on their way through the pipe.
         """
         folder = folder_of(handle)
         with _looking(folder):

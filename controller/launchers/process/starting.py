@@ -75,13 +75,15 @@ def spawn_shim(argv: list[str], environment: Mapping[str, str], niceness: int, g
         raise GiveUp(f"cannot start the job: {reason}") from error
     except ValueError as error:  # a NUL byte, or text that no byte string stands for
         raise GiveUp(f"cannot pass command or environment on: {error}") from error
+    else:
+        # From here, because a `nice` program before the job would cost it another exec. On a busy machine this may come too
+        # late for the job's process; the shim sees that, and runs `nice` after all.
+        with gone_is_fine():
+            os.setpriority(os.PRIO_PROCESS, pid, niceness)
+        return pid
     finally:
         os.close(reading)
         os.close(writing)
-    # From here, because a `nice` program before the job would cost it another exec; the shim checks that this came in time.
-    with gone_is_fine():
-        os.setpriority(os.PRIO_PROCESS, pid, niceness)
-    return pid
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

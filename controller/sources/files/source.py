@@ -95,7 +95,7 @@ class FileOptions(PluginOptions):
     )
     digest: bool = Field(True, description="Tell contents apart by SHA-256; otherwise by size, mtime and inode")
     digest_limit: int = Field(1 << 30, ge=0, description="Files of more bytes than this are not digested")
-    type: str = Field("file.arrived", min_length=1, description="CloudEvents type of the events")
+    event_type: str = Field("file.arrived", min_length=1, description="CloudEvents type of the events")
 
     @field_validator("scan_every")
     @classmethod
@@ -513,7 +513,7 @@ class FileSource:
         return NewEvent(
             source=f"/sources/{self._context.name}",
             source_id=event_id(path, known.generation),
-            type=self._options.type,
+            type=self._options.event_type,
             subject=subject,
             time=min(max(mtime, _EPOCH), now),
             data={

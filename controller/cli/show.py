@@ -1,0 +1,341 @@
+"""What people see: tables that fit a hundred columns, and accounts with marks and colours.
+
+Everything that came from outside goes through `one_line` or `clean`, and nothing is read as markup.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from controller.cli.text import ago, clean, local, metrics, one_line
+from controller.core.explain import render
+from controller.errors import Problem
+
+_STYLES = {
+    "title": "bold",
+    "heading": "bold cyan",
+    "good": "green",
+    "bad": "red",
+    "wait": "yellow",
+    "dim": "dim",
+    "plain": "",
+}
+_STATES = {
+    "PROMOTED": "green",
+    "SUCCEEDED": "green",
+    "CHAMPION": "green",
+    "APPLIED": "green",
+    "REJECTED": "magenta",
+    "FAILED": "red",
+    "TIMED_OUT": "red",
+    "LOST": "red",
+    "UNKNOWN": "red",
+    "DEAD": "red",
+    "CANCELLED": "dim",
+    "SUPERSEDED": "dim",
+    "AWAITING_APPROVAL": "bold yellow",
+}
+
+Row = Mapping[str, Any]
+
+
+def table(columns: Sequence[str], rows: Iterable[Row]) -> list[RenderableType]:
+    """Return a plain table of the named columns."""
+    found = _table(*columns)
+    count = 0
+    for row in rows:
+        found.add_row(*(_cell(name, row.get(name)) for name in columns))
+        count += 1
+    return [found] if count else ["none"]
+
+
+def _table(*columns: str, wide: str = "") -> Table:
+    """Return an empty table; the column `wide` takes the room that is left."""
+    found = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim", expand=False)
+    for name in columns:
+        found.add_column(name, no_wrap=name != wide, overflow="ellipsis" if name != wide else "fold", ratio=None)
+    return found
+
+
+def _cell(name: str, value: Any) -> Text:
+    text = one_line(value)
+    return Text(text, style=_STATES.get(text, "") if name == "state" else "")
+
+
+def _line(text: str, style: str = "") -> Text:
+    return Text(one_line(text), style=style)
+
+
+def _heading(text: str) -> Text:
+    return Text(f"\n{text}", style="bold cyan")
+
+
+# ------------------------------------------------------------------------------------------------------ status
+
+
+def status(found: Row, now: datetime) -> list[RenderableType]:
+    """Return what is happening now, on one screen."""
+    parts: list[RenderableType] = [_leader(found, now), _counts(found["events"], now)]
+    if found["pauses"]:
+        parts += [_heading("PAUSED"), *(_line(_pause(pause, now), "yellow") for pause in found["pauses"])]
+    parts += [_heading("MODELS"), *models(found["models"], now)]
+    if found["active"]:
+        parts += [_heading("ACTIVE"), _active(found["active"], now)]
+    if found["awaiting"]:
+        parts += [_heading("WAITING FOR A PERSON"), *runs(found["awaiting"], now)]
+    held = [entry for entry in found["held"] if entry["count"]]
+    if held:
+        parts += [_heading("HELD"), _held(held[:8], now)]
+        if len(held) > 8:
+            parts.append(_line(f"and {len(held) - 8} more", "dim"))
+    if found["promotions"]:
+        parts.append(_heading("BEING PROMOTED"))
+        parts += [_line(f"{p['model']}  {p['kind']}, since {ago(p['created_at'], now)}") for p in found["promotions"]]
+    if found["recent"]:
+        parts += [_heading("LAST RUNS"), *runs(found["recent"], now)]
+    return parts
+
+
+def _leader(found: Row, now: datetime) -> Text:
+    leader = found["leader"]
+    who = "no daemon has led yet"
+    if leader is not None:
+        who = f"led by {leader['host']} pid {leader['pid']}, term {leader['term']}, since {ago(leader['since'], now)}"
+    return Text.assemble(("retrain controller", "bold"), f"  {one_line(who)}")
+
+
+def _counts(events: Row, now: datetime) -> Text:
+    parts = [f"{events['pending']:,} events pending"]
+    if events["oldest_pending_at"]:
+        parts[0] += f" (oldest {ago(events['oldest_pending_at'], now)})"
+    parts.append(f"{events['dead']:,} dead letters")
+    return Text(" · ".join(parts), style="red" if events["dead"] else "dim")
+
+
+def _pause(pause: Row, now: datetime) -> str:
+    return f"{pause['target'] or 'everything'}  by {pause['actor']} {ago(pause['at'], now)}: {pause['reason'] or 'no reason given'}"
+
+
+def _active(found: Sequence[Row], now: datetime) -> Table:
+    shown = _table("run", "model", "policy", "state", "jobs", "since")
+    for run in found:
+        jobs = ", ".join(f"{count} {state.lower()}" for state, count in sorted(run["jobs"].items()))
+        since = ago(run["started_at"] or run["decided_at"], now)
+        shown.add_row(run["id"], _cell("model", run["model"]), _policy(run), _cell("state", run["state"]), jobs, since)
+    return shown
+
+
+def _policy(row: Row) -> Text:
+    key = f" [{row['key']}]" if row.get("key") else ""
+    return Text(one_line(f"{row['policy']}{key}"))
+
+
+def _held(found: Sequence[Row], now: datetime) -> Table:
+    shown = _table("policy", "at", "until", "events", "reason", wide="reason")
+    for entry in found:
+        key = f" [{entry['key']}]" if entry["key"] else ""
+        until = ago(entry["until"], now) if entry["until"] else one_line(entry["waits_for"] or "more come")
+        name = one_line(f"{entry['model']}/{entry['policy']}{key}")
+        shown.add_row(name, entry["stage"], until, str(entry["count"]), one_line(entry["reason"]))
+    return shown
+
+
+# ------------------------------------------------------------------------------------------------------- lists
+
+
+def models(found: Sequence[Row], now: datetime) -> list[RenderableType]:
+    """Return the models as a table."""
+    if not found:
+        return ["no models yet"]
+    shown = _table("model", "champion", "metrics", "since", "last run", "", wide="metrics")
+    for entry in found:
+        champion, last = entry["champion"], entry["last_run"]
+        shown.add_row(
+            one_line(entry["name"]),
+            "none yet" if champion is None else f"v{champion['number']}",
+            "" if champion is None else metrics(champion["metrics"]),
+            "" if champion is None else ago(champion["promoted_at"], now),
+            Text("") if last is None else _last(last, now),
+            Text("promotion held", style="yellow") if entry["promotion_held"] else "",
+        )
+    return [shown]
+
+
+def _last(run: Row, now: datetime) -> Text:
+    at = run["finished_at"] or run["decided_at"]
+    return Text.assemble((run["state"], _STATES.get(run["state"], "")), f" {ago(at, now)}")
+
+
+def runs(found: Sequence[Row], now: datetime) -> list[RenderableType]:
+    """Return runs as a table."""
+    if not found:
+        return ["no runs"]
+    shown = _table("run", "model", "policy", "state", "when", "why", wide="why")
+    for run in found:
+        when = ago(run["finished_at"] or run["decided_at"], now)
+        why = one_line(run["reason"] or run["cause"].replace("_", " "))
+        shown.add_row(
+            run["id"], one_line(run["model"]), _policy(run), _cell("state", run["state"]), when, _shortened(why)
+        )
+    return [shown]
+
+
+def _shortened(text: str, limit: int = 110) -> str:
+    return text if len(text) <= limit else f"{text[: limit - 1]}…"
+
+
+def events(found: Sequence[Row], now: datetime) -> list[RenderableType]:
+    """Return events as a table."""
+    if not found:
+        return ["no events"]
+    shown = _table("event", "type", "origin", "subject", "received", "state", wide="subject")
+    for event in found:
+        cells = (one_line(event[name]) for name in ("id", "type", "origin", "subject"))
+        shown.add_row(*cells, ago(event["received_at"], now), _cell("state", event["state"]))
+    return [shown]
+
+
+def tokens(found: Sequence[Row], now: datetime) -> list[RenderableType]:
+    """Return tokens as a table."""
+    if not found:
+        return ["no tokens"]
+    shown = _table("name", "made by", "made", "good until")
+    for token in found:
+        until = "revoked" if token["revoked_at"] else local(token["expires_at"]) if token["expires_at"] else "revoked"
+        if not token["revoked_at"] and not token["expires_at"]:
+            until = "it is revoked"
+        shown.add_row(one_line(token["name"]), one_line(token["created_by"]), ago(token["created_at"], now), until)
+    return [shown]
+
+
+# ----------------------------------------------------------------------------------------------- single things
+
+
+def model(found: Row, now: datetime) -> list[RenderableType]:
+    """Return a model with its versions and promotions."""
+    parts: list[RenderableType] = [*models([found], now)]
+    if found["promotion_held"]:
+        until = ago(found["held_until"], now) if found["held_until"] else "until a person resumes"
+        parts.append(_line(f"automatic promotion is held {until}: {found['held_reason']}", "yellow"))
+    if found["versions"]:
+        shown = _table("version", "state", "candidate", "metrics", "made", "artifact", wide="artifact")
+        for version in found["versions"][:15]:
+            gone = "" if version["artifact_kept"] else " (removed)"
+            shown.add_row(
+                f"v{version['number']}",
+                _cell("state", version["state"]),
+                one_line(version["candidate"] or "adopted"),
+                metrics(version["metrics"], 2),
+                ago(version["created_at"], now),
+                one_line(version["artifact"]) + gone,
+            )
+        parts += [_heading("VERSIONS"), shown]
+    if found["promotions"]:
+        numbers = {version["id"]: f"v{version['number']}" for version in found["versions"]}
+        shown = _table("version", "kind", "state", "by", "when", "reason", wide="reason")
+        for entry in found["promotions"][:10]:
+            shown.add_row(
+                numbers.get(entry["version_id"], entry["version_id"]),
+                entry["kind"],
+                _cell("state", entry["state"]),
+                one_line(entry["actor"]),
+                ago(entry["finished_at"] or entry["created_at"], now),
+                one_line(entry["reason"]),
+            )
+        parts += [_heading("PROMOTIONS"), shown]
+    if found["runs"]:
+        parts += [_heading("LAST RUNS"), *runs(found["runs"], now)]
+    return parts
+
+
+def run(found: Row, now: datetime) -> list[RenderableType]:
+    """Return a run with its jobs; `why` tells the rest."""
+    parts: list[RenderableType] = [*runs([found], now)]
+    parts.append(_line(f"because of {found['cause_count']:,} event{'' if found['cause_count'] == 1 else 's'}", "dim"))
+    parts += [
+        _line(f"  {c['event_id'] or ''}  {c['type']} from {c['origin']}, {ago(c['time'], now)}", "dim")
+        for c in found["causes"][:5]
+    ]
+    if found["params"]:
+        parts.append(_line(f"with {found['params']}"))
+    if found["jobs"]:
+        parts += [_heading("JOBS"), _jobs(found["jobs"], now)]
+    if (verdict := found["verdict"]) is not None:
+        parts += [_heading("VERDICT"), _line(f"{verdict['outcome']}: {verdict['reason']}")]
+    parts.append(_line(f"\nthe whole account: retrainctl why {found['id']}", "dim"))
+    return parts
+
+
+def _jobs(found: Sequence[Row], now: datetime) -> Table:
+    shown = _table("candidate", "state", "attempt", "for", "metrics", "reason", wide="reason")
+    for job in found:
+        began = job["attempts"][-1]["started_at"] if job["attempts"] else None
+        shown.add_row(
+            one_line(job["candidate"]),
+            _cell("state", job["state"]),
+            str(job["attempt"] or ""),
+            _length(began or job["created_at"], job["finished_at"], now),
+            metrics(job["metrics"]),
+            one_line(job["reason"]),
+        )
+    return shown
+
+
+def _length(start: str, end: str | None, now: datetime) -> str:
+    from controller.cli.text import parse, span
+
+    return span((now if end is None else parse(end)) - parse(start))
+
+
+def live_run(found: Row, now: datetime) -> RenderableType:
+    """Return a run as it is drawn again and again while it is watched."""
+    return Group(*run(found, now))
+
+
+def history_line(row: Row, found: Row) -> str:
+    """Return a change of state as one line."""
+    names = {job["id"]: f"job {job['candidate']}" for job in found["jobs"]}
+    name = names.get(row["entity"], row["machine"])
+    reason = f": {row['reason']}" if row["reason"] else ""
+    return one_line(f"{local(row['at'])}  {name} {row['target']} ({row['cause']}){reason}")
+
+
+def event(found: Row, now: datetime) -> list[RenderableType]:
+    """Return an event with its payload."""
+    import json
+
+    parts: list[RenderableType] = [*events([found], now)]
+    parts.append(_line(f"{found['source']} {found['source_id']}, happened {local(found['time'])}", "dim"))
+    if found["error"]:
+        parts.append(_line(found["error"], "red"))
+    if found["extensions"]:
+        parts += [_heading("EXTENSIONS"), Text(clean(json.dumps(found["extensions"], indent=2, ensure_ascii=False)))]
+    parts += [_heading("DATA"), Text(clean(json.dumps(found["data"], indent=2, ensure_ascii=False)))]
+    parts.append(_line(f"what came of it: retrainctl why {found['id']}", "dim"))
+    return parts
+
+
+def account(found: Row) -> list[RenderableType]:
+    """Return the account of a run, an event, a model or a policy."""
+    lines = render(found, instant=local)
+    return [Text(clean(str(line)).replace("\n", " "), style=_STYLES[line.tone]) for line in lines]
+
+
+def problem(found: Problem) -> dict[str, Any]:
+    """Return a problem of a configuration, for programs."""
+    names = ("severity", "file", "line", "column", "path", "message", "hint")
+    return {name: getattr(found, name) for name in names}
+
+
+def problems(found: Sequence[Problem], path: Path) -> list[RenderableType]:
+    """Return what is wrong with a configuration."""
+    if not found:
+        return [Text(f"{path}: nothing is wrong", style="green")]
+    return [Text(one_line(f"{p.severity}: {p}"), style="red" if p.severity == "error" else "yellow") for p in found]

@@ -1,0 +1,103 @@
+"""Writes the pages that are made from the code: the life cycles, the configuration's schema, the command reference.
+
+`make generate` runs it; `tests/test_docs.py` compares what it would write with what is there.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+
+_ABOUT = {
+    "event": "Something that happened, from the moment it is durable. History rows only for DEAD and replay.",
+    "run": "One retraining of one model.",
+    "job": "One candidate of a run at a launcher; each try at it is an attempt.",
+    "version": "One trained artifact of a model.",
+    "promotion": "One attempt to make a version the champion: a promotion, an override, a rollback, an adoption.",
+    "step": "One promoter's part of a promotion.",
+    "notification": "A message to people, in the outbox.",
+}
+
+
+def pages() -> dict[Path, str]:
+    """Return every generated page, by its path."""
+    from controller.config import json_schema
+
+    return {
+        HERE / "lifecycle.md": lifecycle(),
+        HERE / "config.schema.json": json.dumps(json_schema(), indent=2, ensure_ascii=False) + "\n",
+        HERE / "cli.md": commands(),
+    }
+
+
+def lifecycle() -> str:
+    """Return the page of the state machines, with a diagram of each."""
+    from controller.core.states import MACHINES
+
+    lines = [
+        "# Life cycles",
+        "",
+        "Made by `make generate` from the one table of states, `controller/core/states.py`; change that, not this.",
+        "A final state is one that nothing leaves. Every change is written with its cause, its actor, the leader's term and its time.",
+    ]
+    for machine in MACHINES.values():
+        lines += ["", f"## {machine.name}", "", _ABOUT[machine.name], ""]
+        final = ", ".join(machine.final) or "none: it can always change again"
+        lines += [f"Born {machine.initial}. Final: {final}.", "", "```mermaid", "stateDiagram-v2"]
+        lines.append(f"    [*] --> {machine.initial}")
+        lines += [f"    {row.origin} --> {row.target}: {', '.join(sorted(row.causes))}" for row in machine.rows]
+        lines += [f"    {state} --> [*]" for state in machine.final]
+        lines += ["```", "", "| from | to | causes |", "| --- | --- | --- |"]
+        lines += [f"| {row.origin} | {row.target} | {', '.join(sorted(row.causes))} |" for row in machine.rows]
+    return "\n".join(lines) + "\n"
+
+
+def commands() -> str:
+    """Return the reference of `retrainctl`, from its own help."""
+    import click
+    import typer
+
+    from controller.cli.main import app
+
+    root = typer.main.get_command(app)
+    lines = [
+        "# retrainctl",
+        "",
+        "Made by `make generate` from the commands' own help.",
+    ]
+    with click.Context(root, info_name="retrainctl") as context:
+        lines += _command(root, context)
+    return "\n".join(line.rstrip() for line in lines) + "\n"
+
+
+def _command(command: object, context: object) -> list[str]:
+    lines = ["", f"## {context.command_path}", "", (command.help or "").strip()]
+    options = [
+        f"| `{' / '.join(parameter.opts)}` | {getattr(parameter, 'help', '') or ''} |"
+        for parameter in command.params
+        if parameter.name != "help" and not getattr(parameter, "hidden", False)
+    ]
+    if options:
+        lines += ["", "| argument or option | |", "| --- | --- |", *options]
+    children = getattr(command, "commands", {})
+    for name in sorted(children):
+        child = children[name]
+        if not child.hidden:
+            with type(context)(child, info_name=name, parent=context) as inner:
+                lines += _command(child, inner)
+    return lines
+
+
+def main() -> int:
+    """Write every page."""
+    for path, text in pages().items():
+        path.write_text(text)
+        print(path.relative_to(HERE.parent))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
