@@ -14,7 +14,7 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -195,7 +195,7 @@ class Daemon:
         self.inbox = Inbox(self.runtime)
         self.evaluator = Evaluator(self.runtime)
         self.ticker = Ticker(self.runtime)
-        self.desk = Desk(self.runtime, self.evaluator, reload=self._load_again)
+        self.desk = Desk(self.runtime, self.evaluator, reload=self._load_again, reloaded=self._use_sources)
         loops: list[Loop] = [
             self.inbox,
             self.evaluator,
@@ -250,17 +250,21 @@ class Daemon:
         sources = [thread for _, thread in self._sources.values() if thread is not None]
         for source in sources:
             source.stop()
+        # First those that wait for the inbox, while it still answers them.
+        self._join(sources, min(deadline, self.clock.monotonic() + timeout / 2))
         if self._server is not None:
             self._server.stop()
         for thread in self._threads:
             thread.stop()
-        parts: list[SourceThread | LoopThread] = [*sources, *self._threads]
-        for running in parts:
-            if not running.join(max(deadline - self.clock.monotonic(), 0.1)):
-                self.log.warning("retraind.slow_stop", thread=running.name)
+        self._join(self._threads, deadline)
         self._lock.release()
         self.store.close()
         self.log.info("retraind.stopped")
+
+    def _join(self, parts: Sequence[SourceThread | LoopThread], deadline: float) -> None:
+        for part in parts:
+            if not part.join(max(deadline - self.clock.monotonic(), 0.1)):
+                self.log.warning("retraind.slow_stop", thread=part.name)
 
     def fail(self, reason: str) -> None:
         """End the process because a part of it is dead; whoever supervises us starts a new one."""
@@ -328,6 +332,7 @@ class Daemon:
 
     def _use_sources(self, config: Config) -> None:
         """Start the sources that are new or changed, and stop those that are gone or changed."""
+        self.log.info("config.in_force", config_version=config.version, sources=len(config.sources))
         wanted: Mapping[str, Any] = config.sources
         for name, (spec, thread) in list(self._sources.items()):
             if wanted.get(name) != spec:
@@ -335,12 +340,16 @@ class Daemon:
                     thread.stop()
                     thread.join(5)
                 del self._sources[name]
-                for what in ("run", "poll"):
-                    self.runtime.complaints.set(name, what, None)
+                self.runtime.complaints.forget(name)
         timed = {}
         for name, spec in wanted.items():
-            cls = load("sources", spec.type)
-            source = guarded(cls(spec.options, self._source_context(name)), f"source.{spec.type}")
+            try:
+                cls = load("sources", spec.type)
+                source = guarded(cls(spec.options, self._source_context(name)), f"source.{spec.type}")
+            except Exception as error:  # one source that cannot be built must not keep the others from starting
+                self.runtime.complaints.set(name, "build", f"cannot be built: {error}")
+                self.log.error("source.not_built", source=name, error=repr(error), exc_info=True)
+                continue
             if hasattr(cls, "poll"):
                 timed[name] = source
                 self._sources.setdefault(name, (spec, None))
@@ -377,8 +386,14 @@ class Daemon:
 
     def reload(self, *, who: str) -> None:
         """Read the configuration again; a broken one is complained of, and the present one stays in force."""
-        with contextlib.suppress(ConfigError):
+        try:
             self.desk.reload(who=who)
+        except ConfigError:
+            return  # complained of where it was read
+        except ControllerError as error:
+            self._seen = ()  # the next look at the files tries again
+            self.runtime.complaints.set("config", "stale", f"stale, the new one could not be taken: {error.message}")
+            self.log.error("config.not_taken", error=str(error))
 
     def _load_again(self) -> Config:
         with self._reloading:
@@ -393,9 +408,6 @@ class Daemon:
                 self.log.error("config.refused", problems=[str(problem) for problem in error.problems])
                 raise
             self.runtime.complaints.set("config", "stale", None)
-            if config.version != self.runtime.config.version:
-                self._use_sources(config)
-                self.log.info("config.loaded", config_version=config.version)
             return config
 
     def _reload_if_changed(self) -> None:

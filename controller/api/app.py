@@ -1,7 +1,8 @@
 """The application behind the server: who asks, how much, and which part answers.
 
 Health, metrics and the taking in of events are plain ASGI; everything else under `/v1` is FastAPI (`routes.py`).
-Every request passes here first: the actor is known or it is refused, its body is bounded and strict JSON, and every error is a problem document.
+Every request passes here first: the actor is known or it is refused, its body is bounded and strict JSON.
+Every error is a problem document.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import Any
 from controller.api.auth import Auth
 from controller.api.intake import ClientGone, grant, read_body, take_events
 from controller.api.ports import Desk, Health, Intake, Log, Logs, Views
-from controller.api.problems import Answer, Refusal, answer, problem, problem_of
+from controller.api.problems import FAULT, Answer, Refusal, answer, problem, problem_of
 from controller.api.routes import Policies, Waiting, make_routes
 from controller.clock import Clock
 from controller.core import strict_json
@@ -95,7 +96,7 @@ class App:
             found = problem_of(error)
         except Exception as error:  # noqa: BLE001 - the edge: it is logged, and the client gets no traceback
             self._log.error("request.failed", path=scope["path"], method=scope["method"], exc_info=error)
-            found = problem(500, "something went wrong here; the daemon's log says what")
+            found = problem(500, FAULT)
         if found is not None and not started:
             await found.send(send)
 

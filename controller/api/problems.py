@@ -40,6 +40,10 @@ _STATUSES: Sequence[tuple[type[ControllerError], int]] = (
 )
 
 
+#: What a client learns of a fault that we cannot name.
+FAULT = "something went wrong here; the daemon's log says what"
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Answer:
     """A whole response."""

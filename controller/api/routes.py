@@ -19,7 +19,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from controller.api.ports import Desk, Logs, Views
-from controller.api.problems import Answer, answer, problem, problem_of
+from controller.api.problems import FAULT, Answer, answer, problem, problem_of
 from controller.api.why import locate, why
 from controller.clock import Clock
 from controller.core.duration import parse_duration
@@ -159,6 +159,7 @@ def make_routes(
             ControllerError: _named_problem,
             HTTPException: _http_problem,
             RequestValidationError: _invalid_request,
+            Exception: _fault,
         },
     )
     app.include_router(_questions(views, logs, policies=policies, waiting=waiting), prefix="/v1")
@@ -416,6 +417,12 @@ async def _http_problem(request: Request, error: Exception) -> Response:
     details = {404: f"there is nothing at {request.url.path}", 405: f"{request.method} is not for {request.url.path}"}
     headers = [(name.lower().encode(), value.encode()) for name, value in (error.headers or {}).items()]
     return _response(problem(error.status_code, details.get(error.status_code, str(error.detail)), headers=headers))
+
+
+async def _fault(request: Request, error: Exception) -> Response:
+    """Answer to a fault of ours; it is raised on, and logged in `app.py`."""
+    del request, error
+    return _response(problem(500, FAULT))
 
 
 async def _invalid_request(request: Request, error: Exception) -> Response:

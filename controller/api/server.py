@@ -1,7 +1,7 @@
 """The HTTP server: a Unix socket, and optionally a TCP port, in one event loop in one daemon thread.
 
-uvicorn's protocol has neither deadlines nor limits of its own; `Guarded` adds them, so that a slow or endless client holds nothing for long:
-a deadline for the header, one for the body, one for a client that does not read, a bound on the header's size and on connections per address.
+uvicorn's protocol has neither deadlines nor limits of its own; `Guarded` adds them, so that a slow or endless client holds nothing long:
+a deadline for the header, one for the body, one for a client that does not read, bounds on the header and on connections per address.
 It also records who is at the other end of a Unix socket (`scope["retrain.peer"]`), which the kernel vouches for.
 """
 
@@ -135,6 +135,8 @@ class Guarded(HttpToolsProtocol):
             raise ValueError("the header is too long")
 
     def on_headers_complete(self) -> None:
+        if self.parser.get_http_version() not in ("1.0", "1.1"):
+            raise ValueError("only HTTP/1.0 and HTTP/1.1 are spoken")
         super().on_headers_complete()
         self._header_bytes = 0
         self._arm("body", self._limits.body_seconds)
@@ -245,6 +247,15 @@ class _Loop(uvicorn.Server):
     async def main_loop(self) -> None:
         if self._ending is not None:
             await self._ending.wait()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        # A connection that is accepted in the same turn as its server closes would never be closed:
+        # stop listening first, and let what was accepted become a connection.
+        for listener in sockets or ():
+            asyncio.get_running_loop().remove_reader(listener)
+        for _ in range(3):
+            await asyncio.sleep(0)
+        await super().shutdown(sockets=sockets)
 
     def end(self) -> None:
         """Make it end, from any thread."""

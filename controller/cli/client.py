@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import socket
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
@@ -46,14 +48,29 @@ class Client:
             headers = {"authorization": f"Bearer {self._installation.token}"} if self._installation.token else {}
             client = httpx.Client(base_url=self._installation.url, headers=headers, timeout=timeout)
         else:
-            try:
-                name = self._stack.enter_context(reachable(self._installation.socket))
-            except FileNotFoundError as error:
-                raise self._unreachable("its folder does not exist") from error
+            name = self._reach(self._installation.socket)
             transport = httpx.HTTPTransport(uds=name)
             client = httpx.Client(base_url="http://localhost", transport=transport, timeout=timeout, trust_env=False)
         self._http = self._stack.enter_context(client)
         return self
+
+    def _reach(self, path: Path) -> str:
+        """Return a name for the socket, good for as long as the client is open; raises `Unreachable` when nobody answers there."""
+        try:
+            name = self._stack.enter_context(reachable(path))
+            with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+                probe.connect(name)
+        except PermissionError as error:
+            self._stack.close()
+            raise Unreachable(
+                Exit.UNREACHABLE,
+                f"you may not speak to the daemon at {path}",
+                hint="be the user that it runs as, or use --url",
+            ) from error
+        except OSError as error:
+            self._stack.close()
+            raise self._unreachable(error.strerror or str(error)) from error
+        return name
 
     def __exit__(self, *exc: object) -> None:
         self._stack.close()

@@ -16,7 +16,7 @@ from controller.cli.exits import Exit, Failure
 
 if TYPE_CHECKING:
     from controller.config import Config
-    from controller.store.views import Views
+    from controller.store.store import Store
 
 #: Where a configuration is looked for, in this order.
 _PLACES = ("retrain.yaml", "configs")
@@ -68,11 +68,10 @@ class Installation:
         except ConfigError:
             return _lenient_places(self.path)
 
-    def views(self) -> Views:
-        """Return the database to read from; raises `Failure` when there is none."""
+    def store(self) -> Store:
+        """Return the database to read from, and close afterwards; raises `Failure` when there is none."""
         from controller.clock import Ids, SystemClock, system_random
         from controller.store.store import Store
-        from controller.store.views import Views
 
         url = self._places[1]
         if url.startswith("sqlite:///") and not Path(url.removeprefix("sqlite:///")).exists():
@@ -82,7 +81,7 @@ class Installation:
                 hint=self.how_to_start(),
             )
         clock = SystemClock()
-        return Views(Store.open(url, base=Path(), clock=clock, ids=Ids(clock, system_random()), readonly=True))
+        return Store.open(url, base=Path(), clock=clock, ids=Ids(clock, system_random()), readonly=True)
 
     def how_to_start(self) -> str:
         """Say how the daemon is started."""

@@ -16,8 +16,8 @@ from controller.cli.session import Session, complete_model
 from controller.errors import ConfigError, Conflict, ControllerError, NotFound, StoreBusy
 
 _EPILOG = (
-    "Exit codes: 0 done · 1 the thing itself failed, such as a run that was waited for · 2 the command line or the configuration is wrong · "
-    "3 the daemon does not answer · 4 there is no such thing · 5 it does not fit the present state."
+    "Exit codes: 0 done · 1 the thing itself failed, such as a run that was waited for · "
+    "2 the command line or the configuration is wrong · 3 the daemon does not answer · 4 there is no such thing · 5 it does not fit the present state."
 )
 
 

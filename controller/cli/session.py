@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 from collections.abc import Callable, Iterable, Mapping
@@ -101,7 +102,10 @@ class Session:
         except Unreachable:
             if self.installation.url:
                 raise
-        found = offline(Offline(self.installation.views(), self._models()))
+        from controller.store.views import Views
+
+        with contextlib.closing(self.installation.store()) as store:
+            found = offline(Offline(Views(store), self._models()))
         self.note("the daemon does not run; this is read from the database")
         return found
 

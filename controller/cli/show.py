@@ -43,6 +43,9 @@ _STATES = {
     "AWAITING_APPROVAL": "bold yellow",
 }
 
+#: Tables are at most this wide.
+_LINE = 100
+
 Row = Mapping[str, Any]
 
 
@@ -177,17 +180,25 @@ def runs(found: Sequence[Row], now: datetime) -> list[RenderableType]:
     """Return runs as a table."""
     if not found:
         return ["no runs"]
-    shown = _table("run", "model", "policy", "state", "when", "why", wide="why")
-    for run in found:
-        when = ago(run["finished_at"] or run["decided_at"], now)
-        why = one_line(run["reason"] or run["cause"].replace("_", " "))
-        shown.add_row(
-            run["id"], one_line(run["model"]), _policy(run), _cell("state", run["state"]), when, _shortened(why)
+    rows = [
+        (
+            run["id"],
+            one_line(run["model"]),
+            _policy(run).plain,
+            run["state"],
+            ago(run["finished_at"] or run["decided_at"], now),
+            one_line(run["reason"] or run["cause"].replace("_", " ")),
         )
+        for run in found
+    ]
+    room = _LINE - sum(max(len(row[place]) for row in rows) + 2 for place in range(5))
+    shown = _table("run", "model", "policy", "state", "when", "why")
+    for name, model_name, policy, state, when, why in rows:
+        shown.add_row(name, model_name, policy, _cell("state", state), when, _shortened(why, max(room, 12)))
     return [shown]
 
 
-def _shortened(text: str, limit: int = 110) -> str:
+def _shortened(text: str, limit: int) -> str:
     return text if len(text) <= limit else f"{text[: limit - 1]}…"
 
 

@@ -57,5 +57,9 @@ def metrics(values: dict[str, float] | None, limit: int = 3) -> str:
     """Write metrics in a few words."""
     if not values:
         return ""
-    shown = [f"{one_line(name)} {number:.4g}" for name, number in list(values.items())[:limit]]
+    shown = [f"{one_line(name)} {_number(number)}" for name, number in list(values.items())[:limit]]
     return ", ".join(shown) + (" …" if len(values) > limit else "")
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 1000 and value == int(value) else f"{value:.4g}"

@@ -385,10 +385,8 @@ def _values(data: Json, limit: int = 200) -> str:
     """Write a payload in one line, as far as it fits."""
     if data is None or data == {}:
         return ""
-    if isinstance(data, Mapping):
-        text = ", ".join(f"{key}={_scalar(value)}" for key, value in data.items())
-    else:
-        text = _scalar(data)
+    pairs = data.items() if isinstance(data, Mapping) else ()
+    text = ", ".join(f"{key}={_scalar(value)}" for key, value in pairs) or _scalar(data)
     return text if len(text) <= limit else f"{text[: limit - 1]}…"
 
 
@@ -437,6 +435,15 @@ def _some(number: int, noun: str) -> str:
 
 
 def _render_decisions(run: RunShape, instant: Instant) -> Iterator[Line]:
+    earlier = [d for d in run["decisions"] if d["kind"] != "FIRE" and d["policy"] == run["policy"]]
+    for decision in earlier[:2]:
+        yield Line(text="")
+        yield _heading(
+            f"{decision['model']}/{decision['policy']} {_WORDS[decision['kind']]} {instant(decision['at'])}, on {decision['event_id']}"
+        )
+        yield from _render_chain(decision["trace"])
+    if len(earlier) > 2:
+        yield Line(text=f"and {_some(len(earlier) - 2, 'more event')} like it", indent=1, tone="dim")
     fired = [decision for decision in run["decisions"] if decision["kind"] == "FIRE"]
     for decision in fired[:5]:
         joined = "" if decision["id"] == run["decision_id"] else " joined it"

@@ -7,6 +7,7 @@ The same key with another request is refused.
 from __future__ import annotations
 
 import hashlib
+import threading
 from collections.abc import Callable, Mapping
 from datetime import timedelta
 from typing import Any
@@ -14,7 +15,7 @@ from typing import Any
 from controller.config import Config
 from controller.core.model import PERSON_ORIGIN, RETRAIN_REQUESTED, Json, NewEvent, Run, Version
 from controller.engine.evaluator import Evaluator
-from controller.engine.gatekeeper import Gatekeeper
+from controller.engine.gatekeeper import Gatekeeper, predecessor
 from controller.engine.runtime import Runtime
 from controller.engine.training import close_training
 from controller.errors import Conflict, InvalidInput, NotFound
@@ -27,10 +28,20 @@ TOKEN_PREFIX = "rt_"  # noqa: S105 - a mark for scanners, not a secret
 class Desk:
     """The acts of persons."""
 
-    def __init__(self, runtime: Runtime, evaluator: Evaluator, *, reload: Callable[[], Config]) -> None:
+    def __init__(
+        self,
+        runtime: Runtime,
+        evaluator: Evaluator,
+        *,
+        reload: Callable[[], Config],
+        reloaded: Callable[[Config], None] = lambda config: None,
+    ) -> None:
+        """`reload` reads the configuration again, `reloaded` hears of one that came into force."""
         self._runtime = runtime
         self._evaluator = evaluator
         self._reload = reload
+        self._reloaded = reloaded
+        self._reloading = threading.Lock()
 
     # ------------------------------------------------------------------------------------------- runs
 
@@ -75,8 +86,8 @@ class Desk:
 
         def act(tx: Transaction) -> dict[str, Json]:
             run = _run(tx, run_id)
-            if run.stop_as == "CANCELLED":
-                return {"run": run_id, "state": run.state, "stopping": True}
+            if "CANCELLED" in (run.state, run.stop_as):
+                return {"run": run_id, "state": run.state, "stopping": run.state == "TRAINING"}
             why = f"cancelled by {who}: {reason}"
             if run.state in ("QUEUED", "JUDGING", "AWAITING_APPROVAL"):
                 tx.runs.move(run, "CANCELLED", cause="cancelled", reason=why, actor=who)
@@ -161,6 +172,12 @@ class Desk:
             if len(jobs) > 1:
                 raise Conflict("several jobs are UNKNOWN", hint="name one with --candidate")
             target = as_.upper()
+            attempt = tx.runs.attempt(jobs[0])
+            if target == "RUNNING" and (attempt is None or attempt.handle is None):
+                raise Conflict(
+                    f"the launcher never gave a handle for {jobs[0].candidate}, so its end could not be seen",
+                    hint="end it by hand if it runs, then resolve it as failed",
+                )
             tx.runs.move_job(jobs[0], target, cause="resolved", reason=f"{who}: {reason}", actor=who)
             close_training(tx, run_id, self._runtime.spec_of(tx, run))
             return {"run": run_id, "candidate": jobs[0].candidate, "state": target}
@@ -185,7 +202,7 @@ class Desk:
         self._runtime.model(model)
 
         def act(tx: Transaction) -> dict[str, Json]:
-            version = tx.models.version(to) if to else self._predecessor(tx, model)
+            version = tx.models.version(to) if to else predecessor(tx, model)
             if version is None or version.model != model:
                 raise NotFound(
                     f"model {model!r} has no version {to!r}"
@@ -255,20 +272,22 @@ class Desk:
 
     def reload(self, *, who: str) -> dict[str, Json]:
         """Read the configuration again: all of it comes into force, or (raises `ConfigError`) nothing."""
-        before = self._runtime.config
-        after = self._reload()
-        changed = _changes(before, after)
-        if after.version != before.version:
-            self._runtime.use(after)
-            self._evaluator.activate(actor=who)
-            self._act(
-                lambda _: {"version": after.version},
-                "reload",
-                after.version,
-                who=who,
-                reason="",
-                ring=("dispatcher",),
-            )
+        with self._reloading:
+            before = self._runtime.config
+            after = self._reload()
+            changed = _changes(before, after)
+            if after.version != before.version:
+                self._evaluator.activate(actor=who, config=after)
+                self._act(
+                    lambda _: {"version": after.version},
+                    "reload",
+                    after.version,
+                    who=who,
+                    reason="",
+                    ring=("dispatcher",),
+                )
+                # Last, so that what new sources bring is decided by the new policies.
+                self._reloaded(after)
         warnings = [str(problem) for problem in after.warnings]
         return {"version": after.version, "changed": changed, "warnings": warnings}
 
@@ -415,14 +434,6 @@ class Desk:
                 hint="name the version by its id; see `retrainctl runs show`",
             )
         return (named or versions)[0]
-
-    @staticmethod
-    def _predecessor(tx: Transaction, model: str) -> Version | None:
-        state = tx.models.ensure(model)
-        for promotion in tx.models.promotions(model):
-            if promotion.state == "APPLIED" and promotion.version_id == state.champion_id:
-                return tx.models.version(promotion.previous_id)
-        return None
 
     @staticmethod
     def _challenger(tx: Transaction, run: Run) -> Version:

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
 
+from controller.config import Config
 from controller.core.chain import Facts, PolicyState
 from controller.core.conditions import event_scope
 from controller.core.decide import (
@@ -111,22 +112,28 @@ class Evaluator:
                     "policy.state_dropped", model=model, policy=policy, key=key, error=repr(error), exc_info=True
                 )
 
-    def activate(self, *, actor: str) -> None:
-        """Make the runtime's configuration the one that decides: keep it, and deal with policies that changed or are gone."""
-        config = self._runtime.config
+    def activate(self, *, actor: str, config: Config | None = None) -> None:
+        """Make a configuration (by default the runtime's) the one that decides, and deal with policies that changed or are gone.
+
+        It is kept first: nothing is decided under a configuration that the store does not have.
+        """
+        config = config or self._runtime.config
         policies = [policy for model in config.models.values() for policy in model.policies.values()]
         with self._runtime.store.transaction("activate") as tx:
             tx.people.activate(version=config.version, body=config.normal_form, actor=actor, policies=policies)
             for name in config.models:
                 tx.models.ensure(name)
-            self._settle_states(tx)
+            self._settle_states(tx, config)
             for policy in policies:
                 if isinstance(policy.on, MaxAge) and tx.policies.state(policy.model, policy.name, "") is None:
                     tx.policies.save_state(policy, "", PolicyState(on_hash=policy.on_hash, due_at=tx.now))
+        if config is not self._runtime.config:
+            self._runtime.use(config)
         self._runtime.bells.ring(self.name)
 
-    def _settle_states(self, tx: Transaction) -> None:
-        models = self._runtime.config.models
+    @staticmethod
+    def _settle_states(tx: Transaction, config: Config) -> None:
+        models = config.models
         for model, name, key, version, state in tx.policies.states():
             policy = models[model].policies.get(name) if model in models else None
             if policy is None:

@@ -339,6 +339,8 @@ class Gatekeeper:
                 return self._undo(promotion, run, spec, order, steps, "artifact_changed", problem)
             for step in steps:
                 if step.state == "PENDING":
+                    if step.due_at is not None and step.due_at > self._runtime.clock.now():
+                        return 0, step.due_at
                     outcome = self._apply(spec, order, step)
                     if isinstance(outcome, datetime):
                         return 0, outcome
@@ -380,6 +382,9 @@ class Gatekeeper:
             return self._try_step_again(step, str(error))
         except GiveUp as error:
             return self._give_up(step, error.message)
+        except Exception as error:  # a plugin's bug; another call may pass it by
+            self._runtime.log.error("promoter.broke", promoter=step.promoter, error=repr(error), exc_info=True)
+            return self._try_step_again(step, f"the promoter broke: {error!r}")
         with self._runtime.store.transaction("promote_step") as tx:
             tx.models.move_step(step, "APPLIED", cause="applied", attempts=step.attempts + 1)
         return None
@@ -421,11 +426,14 @@ class Gatekeeper:
             try:
                 if step.state == "APPLIED" or promoter.current(order.model) == order.target.version_id:
                     promoter.rollback(order)
-            except (RetryLater, OSError) as error:
-                self._runtime.log.warning("promoter.undo_retry", promoter=step.promoter, error=str(error))
-                return 0, self._runtime.clock.now() + backoff(step.attempts + 1, self._runtime.random)
             except GiveUp as error:
                 reason = f"{reason}; and it could not be undone at {step.promoter}: {error.message}"
+            except Exception as error:  # also a plugin's bug: what moved must go back, so it is asked again
+                expected = isinstance(error, RetryLater | OSError)
+                self._runtime.log.warning(
+                    "promoter.undo_retry", promoter=step.promoter, error=str(error), exc_info=not expected
+                )
+                return 0, self._runtime.clock.now() + backoff(step.attempts + 1, self._runtime.random)
             if step.state == "APPLIED":
                 with self._runtime.store.transaction("undo_step") as tx:
                     tx.models.move_step(step, "UNDONE", cause="undone", reason=reason)
@@ -491,6 +499,18 @@ class Gatekeeper:
 def _is_over(until: datetime | None, now: datetime) -> bool:
     """A hold without an end lasts until a person resumes."""
     return until is not None and now >= until
+
+
+def predecessor(tx: Transaction, model: str) -> Version | None:
+    """Return what a rollback leads to: the champion before the present one, as that one was promoted.
+
+    Rollbacks are passed over, or a second one would go forward again to what the first rolled away.
+    """
+    state = tx.models.ensure(model)
+    for promotion in tx.models.promotions(model):
+        if promotion.version_id == state.champion_id and promotion.state == "APPLIED" and promotion.kind != "rollback":
+            return tx.models.version(promotion.previous_id)
+    return None
 
 
 def _pinned(tx: Transaction, run: Run) -> Champion | None:

@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 from controller.core.model import Version
+from controller.engine.gatekeeper import predecessor
 from controller.engine.runtime import Runtime, Ticked
 
 EVERY = timedelta(minutes=10)
@@ -24,7 +25,12 @@ class Janitor:
         """Remove artifacts that are no longer kept, from the state directory only."""
         for name, spec in self._runtime.config.models.items():
             with self._runtime.store.reading() as tx:
-                forgettable = tx.models.forgettable_artifacts(name, spec.keep_artifacts)
+                before = predecessor(tx, name)
+                forgettable = [
+                    version
+                    for version in tx.models.forgettable_artifacts(name, spec.keep_artifacts)
+                    if before is None or version.id != before.id
+                ]
             for version in forgettable:
                 self._forget(version)
         return Ticked(next_at=now + EVERY)

@@ -17,7 +17,7 @@ from controller.core.result import MAX_RESULT_BYTES, Result, parse_result
 from controller.core.supervise import Seen, Supervision, supervise
 from controller.engine.runtime import Runtime, Ticked
 from controller.engine.training import cancel_waiting, close_training
-from controller.errors import ControllerError, InvalidInput, RetryLater
+from controller.errors import InvalidInput, RetryLater, StoreError
 from controller.ports import Launcher, Observation
 from controller.store import Transaction
 
@@ -63,9 +63,15 @@ class Monitor:
         for job, attempt, run in watched:
             if attempt.handle is None:
                 continue
-            self._watch(attempt)
-            if self._wants_a_look(job, attempt, run, changed, now):
-                worked += self._look(job, attempt, run)
+            try:
+                self._watch(attempt)
+                if self._wants_a_look(job, attempt, run, changed, now):
+                    worked += self._look(job, attempt, run)
+            except StoreError:
+                raise
+            except Exception as error:  # one job that cannot be looked at must not hide the others
+                self._look_at[attempt.id] = now + SWEEP
+                self._runtime.log.error("job.look_failed", job_id=job.id, error=repr(error), exc_info=True)
         next_at = min(self._look_at.values(), default=None)
         return Ticked(worked=worked, next_at=next_at)
 
@@ -85,7 +91,13 @@ class Monitor:
                 self._changed.add(attempt_id)
             self._runtime.bells.ring(self.name)
 
-        self._runtime.launcher(attempt.launcher).watch(attempt.handle, changed)
+        launcher = self._runtime.launcher(attempt.launcher)
+        if self._runtime.is_elsewhere(launcher, attempt):
+            return
+        try:
+            launcher.watch(attempt.handle, changed)
+        except Exception as error:  # noqa: BLE001 - without the hint, the sweep sees the end
+            self._runtime.log.warning("job.not_watched", attempt_id=attempt.id, error=repr(error))
 
     def _take_changed(self) -> set[str]:
         with self._lock:
@@ -113,6 +125,7 @@ class Monitor:
         outcome = self._observe(launcher, job, attempt, run)
         supervision = outcome.supervision
         now = runtime.clock.now()
+        is_first = attempt.id not in self._look_at
         self._look_at[attempt.id] = min(supervision.look_at or now + SWEEP, now + SWEEP)
         if supervision.target is not None:
             with runtime.store.transaction("observe") as tx:
@@ -120,10 +133,13 @@ class Monitor:
             self._tell(outcome)
         if supervision.stop is not None and attempt.handle is not None:
             self._stop(launcher, attempt, force=supervision.stop == "kill")
+        elif job.state == "STOPPING" and is_first and supervision.target is None:
+            # An earlier process may have died between writing that it stops the job and asking it to end.
+            self._stop(launcher, attempt, force=False)
         return int(supervision.target is not None)
 
     def _observe(self, launcher: Launcher, job: Job, attempt: Attempt, run: Run) -> _Outcome:
-        observation, result, digest, error = self._seen(launcher, attempt)
+        observation, result, digest, error = self._seen(launcher, job, attempt)
         seen = Seen(state=observation.state, reason=observation.reason, result_error=error)
         with self._runtime.store.reading() as tx:
             training = self._runtime.spec_of(tx, run).training
@@ -137,11 +153,19 @@ class Monitor:
         )
         return _Outcome(job, attempt, run, observation, supervision, result, digest)
 
-    def _seen(self, launcher: Launcher, attempt: Attempt) -> tuple[Observation, Result | None, str, str | None]:
+    def _seen(
+        self, launcher: Launcher, job: Job, attempt: Attempt
+    ) -> tuple[Observation, Result | None, str, str | None]:
+        if self._runtime.is_elsewhere(launcher, attempt):
+            reason = f"it runs on another host or in another state directory (owner {attempt.owner})"
+            return Observation(state="lost" if job.state == "RUNNING" else "unreachable", reason=reason), None, "", None
         try:
             observation = launcher.observe(attempt.handle or {})
         except (RetryLater, OSError) as error:
             return Observation(state="unreachable", reason=str(error)), None, "", None
+        except Exception as error:  # a plugin's bug is a failed look, never a failed job
+            self._runtime.log.error("job.look_failed", job_id=job.id, error=repr(error), exc_info=True)
+            return Observation(state="unreachable", reason=f"the launcher broke: {error!r}"), None, "", None
         if observation.state != "succeeded":
             return observation, None, "", None
         try:
@@ -199,10 +223,12 @@ class Monitor:
         self._runtime.bells.ring("gatekeeper", "dispatcher", "evaluator")
 
     def _stop(self, launcher: Launcher, attempt: Attempt, *, force: bool) -> None:
+        if self._runtime.is_elsewhere(launcher, attempt):
+            return
         try:
             launcher.stop(attempt.handle or {}, force=force)
-        except (ControllerError, OSError) as error:
-            self._runtime.log.warning("job.stop_failed", attempt_id=attempt.id, force=force, error=str(error))
+        except Exception as error:  # noqa: BLE001 - it is asked again when its grace is over
+            self._runtime.log.warning("job.stop_failed", attempt_id=attempt.id, force=force, error=repr(error))
 
 
 def read_result(path: Path) -> bytes | None:

@@ -36,15 +36,17 @@ class Outbox:
         runtime = self._runtime
         try:
             runtime.notifier(notification.channel).send(notification)
-        except (RetryLater, OSError) as error:
+        except (GiveUp, PluginError) as error:
+            self._end(notification, "DEAD", "gave_up", error.message)
+        except Exception as error:  # also a plugin's bug: one message must not hold up the others
+            if not isinstance(error, RetryLater | OSError):
+                runtime.log.error("notifier.broke", channel=notification.channel, error=repr(error), exc_info=True)
             if now - notification.created_at < PATIENCE:
                 wait = backoff(notification.attempts + 1, runtime.random)
                 with runtime.store.transaction("postpone") as tx:
                     tx.outbox.postpone(notification, until=now + wait)
                 return
-            self._end(notification, "DEAD", "gave_up", str(error))
-        except (GiveUp, PluginError) as error:
-            self._end(notification, "DEAD", "gave_up", error.message)
+            self._end(notification, "DEAD", "gave_up", str(error) or repr(error))
         else:
             self._end(notification, "SENT", "sent", "")
 

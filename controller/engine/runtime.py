@@ -88,6 +88,11 @@ class Complaints:
                 self._reasons[who, what] = reason
             return before != reason
 
+    def forget(self, who: str) -> None:
+        """Clear every complaint of one that is gone."""
+        with self._lock:
+            self._reasons = {key: reason for key, reason in self._reasons.items() if key[0] != who}
+
     def all(self) -> list[str]:
         """Return every complaint, as sentences."""
         with self._lock:

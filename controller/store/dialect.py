@@ -98,6 +98,23 @@ def insert(table: sa.Table, dialect: str) -> Any:
     return sqlite.insert(table) if dialect == "sqlite" else postgresql.insert(table)
 
 
+def reading_options(dialect: str) -> dict[str, Any]:
+    """Return the options of a connection that reads: one state of the database for the whole transaction."""
+    if dialect == "sqlite":
+        return {"reads": True}
+    return {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
+
+
+def is_duplicate(error: Any) -> bool:
+    """Say whether a constraint was broken because the row is there already."""
+    return getattr(error, "sqlstate", None) == "23505" or "UNIQUE constraint failed" in str(error)
+
+
+def is_passing(error: Any) -> bool:
+    """Say whether PostgreSQL refused for its state, not for ours: a standby that only reads, a session that it ended."""
+    return getattr(error, "sqlstate", None) in ("25006", "25P03")
+
+
 def sqlite_version() -> tuple[int, ...]:
     """Return the version of the SQLite library that is in use."""
     return tuple(sqlite_module().sqlite_version_info)

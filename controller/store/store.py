@@ -53,7 +53,7 @@ class Store:
         self.dialect = url.get_backend_name()
         self.term: Term | None = None
         self.engine = dialect.make_engine(url, readonly=readonly)
-        self._reader = self.engine.execution_options(reads=True)
+        self._reader = self.engine.execution_options(**dialect.reading_options(self.dialect))
         #: SQLite writes one transaction at a time; waiting here is fairer and quicker than its busy handler.
         self._writing = threading.Lock() if self.dialect == "sqlite" else contextlib.nullcontext()
         self._writer: sa.Connection | None = None
@@ -293,11 +293,22 @@ def _transition_statement(machine: str, columns: tuple[str, ...]) -> sa.Update:
 
 @contextlib.contextmanager
 def _as_store_errors() -> Iterator[None]:
-    """Turn the driver's errors into ours: what may pass becomes `StoreBusy`, the rest stays what it is."""
+    """Turn the driver's errors into ours: what may pass `StoreBusy`, a row that is there already `Conflict`; the rest stays."""
     try:
         yield
     except (sa.exc.OperationalError, sa.exc.TimeoutError) as error:
-        text = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
-        raise StoreBusy(f"the store cannot take this now: {text}") from error
+        raise StoreBusy(f"the store cannot take this now: {_first_line(getattr(error, 'orig', None) or error)}") from error
+    except sa.exc.IntegrityError as error:
+        if not dialect.is_duplicate(error.orig):
+            raise
+        raise Conflict(f"somebody else was faster: {_first_line(error.orig)}") from error
+    except sa.exc.InternalError as error:
+        if not dialect.is_passing(error.orig):
+            raise
+        raise StoreBusy(f"the store cannot take this now: {_first_line(error.orig)}") from error
     except sa.exc.InterfaceError as error:
         raise StoreBusy(f"the store's connection broke: {error.orig}") from error
+
+
+def _first_line(error: object) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

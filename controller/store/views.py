@@ -364,7 +364,7 @@ def _run_shape(tx: Transaction, run_id: str) -> RunShape:
         "causes": causes,
         "cause_count": _count(tx, _cause, _cause.c.run_id == run_id),
         "press": _press(tx, causes),
-        "decisions": _decisions_of_run(tx, row),
+        "decisions": _decisions_of_run(tx, row, causes),
         "jobs": jobs,
         "verdict": _verdict(tx, run_id),
         "versions": versions,
@@ -402,10 +402,17 @@ def _press(tx: Transaction, causes: Sequence[CauseShape]) -> PressShape | None:
     }
 
 
-def _decisions_of_run(tx: Transaction, run: Any) -> list[DecisionShape]:
+def _decisions_of_run(tx: Transaction, run: Any, causes: Sequence[CauseShape]) -> list[DecisionShape]:
+    """Return the decisions that fired, and before them what the policy said of the first causes when they came."""
     first = _decisions(tx, _decision.c.id == run.decision_id)
-    others = _decisions(tx, _decision.c.run_id == run.id)
-    return [*first, *(d for d in others if d["id"] != run.decision_id)]
+    joined = _decisions(tx, _decision.c.run_id == run.id)
+    events = [cause["event_id"] for cause in causes[:10] if cause["event_id"]]
+    before = [
+        decision
+        for decision in (_decisions(tx, _decision.c.event_id.in_(events)) if events else [])
+        if decision["model"] == run.model and decision["run_id"] is None and decision["id"] < run.decision_id
+    ]
+    return [*before, *first, *(d for d in joined if d["id"] != run.decision_id)]
 
 
 def _decisions(tx: Transaction, *where: Any, limit: int = MAX_DECISIONS) -> list[DecisionShape]:

@@ -53,7 +53,10 @@ def test_run(story: Story, views: Views) -> None:
     run = views.run(story.promoted)
 
     assert [(c["event_id"], c["source_id"]) for c in run["causes"]] == [(story.arrived, "2013-02.csv.gz@1")]
-    assert [line["stage"] for line in run["decisions"][0]["trace"]] == ["debounce"]
+    assert [(d["kind"], [line["stage"] for line in d["trace"]]) for d in run["decisions"]] == [
+        ("HOLD", ["match", "when", "debounce"]),
+        ("FIRE", ["debounce"]),
+    ]
     assert [(j["candidate"], j["state"], j["attempts"][0]["exit_code"]) for j in run["jobs"]] == [
         ("boosting", "SUCCEEDED", 0),
         ("linear", "SUCCEEDED", 0),

@@ -134,7 +134,7 @@ class ScriptedLauncher:
     class Options(PluginOptions):
         """Options."""
 
-        command: list[str] = []
+        command: tuple[str, ...] = ()
 
     searchable: ClassVar[bool] = True
     local: ClassVar[bool] = False

@@ -102,8 +102,8 @@ def broken_state(house: House, key: str = "") -> None:
                 key=key,
                 version="x",
                 on_hash=house.runtime.config.models["churn"].policies["drift"].on_hash,
-                slots={},
-                stage="no such stage",
+                slots={"debounce": "not what debounce wrote"},
+                stage="debounce",
                 held_since=None,
                 held_count=0,
                 due_at=house.now,
@@ -134,13 +134,15 @@ def test_a_poison_event_is_a_dead_letter_and_the_others_go_on(house: House, monk
     assert sum(len(house.causes(run)) for run in house.runs()) == 4
 
 
-def test_a_poison_timer_buries_no_event(house: House) -> None:
+def test_a_poison_timer_buries_no_event(make_house: MakeHouse) -> None:
     """A policy's state that cannot be decided is dropped; the events beside it are decided, not blamed."""
+    house = make_house(model={"policies": {"drift": {"debounce": {"quiet": "1s"}}}})
     broken_state(house, key="poison")
     for number in range(3):
         house.send(id=str(number))
 
     house.settle()
+    house.advance(1)
 
     assert {event.state for event in house.events()} == {"PROCESSED"}
     assert sum(len(house.causes(run)) for run in house.runs()) == 3

@@ -103,6 +103,8 @@ def test_promoted_run(story: Story) -> None:
     for part in (
         "because of 1 event",
         "file.arrived from landing",
+        "flight-delay/new-month held it",
+        "✓ when      event.data.size > 1000: true (event.data.size = 4200000)",
         "flight-delay/new-month fired",
         "✓ boosting (algorithm=boosting) SUCCEEDED  auc=0.7123, rows=27000",
         "judged PASSED, challenger boosting against champion v1",

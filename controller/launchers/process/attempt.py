@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from pathlib import Path
 
 from controller.launchers.process.processes import Process, all_pids, read_proc, read_process
@@ -13,6 +14,7 @@ from controller.ports import Handle, Order
 ATTEMPT_VARIABLE = "RETRAIN_ATTEMPT_ID"
 SHIM = Path(__file__).with_name("shim.sh")
 SHELL = "/bin/sh"
+_EXEC_LOOKS, _EXEC_PAUSE_SECONDS = 200, 0.001
 
 
 def folder_of(handle: Handle) -> Path:
@@ -34,9 +36,17 @@ def known_handle(order: Order) -> Handle:
 
 def is_shim(pid: int, folder: Path) -> bool:
     """Say whether this process is the shim of the attempt: its command line names the folder."""
-    # Not the path of the script: an upgrade may have moved it since.
-    arguments = read_proc(pid, "cmdline").split(b"\0")[:3] if pid > 0 else []
-    return arguments[:1] + arguments[2:] == [os.fsencode(SHELL), os.fsencode(folder)]
+    for _ in range(_EXEC_LOOKS):
+        arguments = read_proc(pid, "cmdline").split(b"\0") if pid > 0 else []
+        if arguments != [b""]:
+            # Not the path of the script: an upgrade may have moved it since.
+            return arguments[:1] + arguments[2:3] == [os.fsencode(SHELL), os.fsencode(folder)]
+        # For an instant within its exec, just after its start, a process has no command line.
+        process = read_process(pid)
+        if process is None or process.session != pid or process.state in "ZX":
+            return False
+        threading.Event().wait(_EXEC_PAUSE_SECONDS)
+    return False
 
 
 def search_shim(folder: Path) -> int | None:
