@@ -177,9 +177,11 @@ class Guarded(HttpToolsProtocol):
 
     def _too_slow(self) -> None:
         part = self._part
-        if self.cycle is not None and not self.cycle.response_complete and self.cycle.response_started:
+        cycle: Any = self.cycle  # None before the first request, whatever uvicorn's annotation says
+        scope: Any = self.scope
+        if cycle is not None and cycle.response_started and not cycle.response_complete:
             self.transport.close()
-        elif part == "header" and self.scope is None:
+        elif part == "header" and scope is None:
             # Nothing was asked, so nobody waits for an answer.
             self.transport.close()
         else:
@@ -199,10 +201,11 @@ class Guarded(HttpToolsProtocol):
         ]
         self.transport.write(b"".join([*head, answer.body]))
         self.transport.close()
-        if self.cycle is not None:
+        cycle: Any = self.cycle
+        if cycle is not None:
             # Whoever still waits for the body learns that the client is gone.
-            self.cycle.disconnected = True
-            self.cycle.message_event.set()
+            cycle.disconnected = True
+            cycle.message_event.set()
 
 
 @functools.lru_cache(maxsize=2)

@@ -85,7 +85,7 @@ class Installation:
 
     def how_to_start(self) -> str:
         """Say how the daemon is started."""
-        return f"start it: retraind {self.path}"
+        return f"start it: retraind --config {self.path}"
 
 
 def _lenient_places(path: Path) -> tuple[Path, str]:

@@ -17,7 +17,8 @@ from controller.errors import ConfigError, Conflict, ControllerError, NotFound, 
 
 _EPILOG = (
     "Exit codes: 0 done · 1 the thing itself failed, such as a run that was waited for · "
-    "2 the command line or the configuration is wrong · 3 the daemon does not answer · 4 there is no such thing · 5 it does not fit the present state."
+    "2 the command line or the configuration is wrong · 3 the daemon does not answer · "
+    "4 there is no such thing · 5 it does not fit the present state."
 )
 
 
@@ -117,7 +118,7 @@ def init(
 
     written = [str(path) for path in write_initial(folder)]
     session = _session(ctx)
-    session.print(written, lambda: [*(f"wrote {path}" for path in written), f"start the daemon: retraind {folder}"])
+    session.print(written, lambda: [*(f"wrote {path}" for path in written), f"start the daemon: retraind --config {folder}"])
 
 
 @app.command(rich_help_panel="Set up")

@@ -612,8 +612,10 @@ def _render_last_decisions(decisions: Sequence[DecisionShape], instant: Instant)
         key = f" [{decision['key']}]" if decision["key"] else ""
         run = f" → {decision['run_id']}" if decision["run_id"] else ""
         outcome = tones[decision["kind"]]
+        where = "" if decision["kind"] == "FIRE" else f" at {decision['stage']}"
+        said = f"{decision['policy']}{key} {_WORDS[decision['kind']]}{where}, {instant(decision['at'])}"
         yield Line(
-            text=f"{decision['policy']}{key} {_WORDS[decision['kind']]} at {decision['stage']}, {instant(decision['at'])}: {decision['reason']}{run}",
+            text=f"{said}: {decision['reason']}{run}",
             indent=1,
             mark=MARKS[outcome],
             tone=_TONES[outcome],

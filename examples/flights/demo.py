@@ -249,7 +249,7 @@ class Demo:
             return None
         rows = self._split(month).evaluation
         auc, _ = train.delong(rows["late"].to_numpy(), [train.predict(self._never, rows)])
-        return float(auc[0])
+        return round(float(auc[0]), 6)
 
     def _split(self, month: int) -> train.Split:
         return train.split_rows({_label(month): self._months[month]})

@@ -215,19 +215,35 @@ def delong(late: np.ndarray, scores: list[np.ndarray]) -> tuple[np.ndarray, np.n
 
     DeLong, DeLong & Clarke-Pearson (Biometrics 44, 1988), by the midranks of Sun & Xu (2014).
     It takes flights as independent; those of one stormy day are not, so the true errors are larger.
+    All sums are of integers, so that the same scores give the same bits on every machine.
     """
     positive, negative = late == 1, late == 0
     m, n = int(positive.sum()), int(negative.sum())
-    auc, over_negatives, over_positives = [], [], []
+    over_negatives, over_positives = [], []
     for score in scores:
-        together = rankdata(score)
-        wins = together[positive] - rankdata(score[positive])
-        losses = together[negative] - rankdata(score[negative])
-        auc.append(wins.mean() / n)
-        over_negatives.append(wins / n)
-        over_positives.append(1 - losses / m)
-    covariance = np.cov(over_negatives) / m + np.cov(over_positives) / n
-    return np.array(auc), np.atleast_2d(covariance)
+        # How many of the others each flight is ranked above, doubled: a tie counts one half.
+        ranks = _double_ranks(score)
+        over_negatives.append(ranks[positive] - _double_ranks(score[positive]))
+        over_positives.append(2 * m - (ranks[negative] - _double_ranks(score[negative])))
+    auc = np.array([int(above.sum()) / (2 * m * n) for above in over_negatives])
+    spread = _covariance(over_negatives, 2 * n) / m + _covariance(over_positives, 2 * m) / n
+    return auc, spread
+
+
+def _double_ranks(score: np.ndarray) -> np.ndarray:
+    return np.rint(2 * rankdata(score)).astype(np.int64)
+
+
+def _covariance(counts: list[np.ndarray], unit: int) -> np.ndarray:
+    """Return the sample covariance of counts, each divided by `unit`, from exact sums."""
+    size = len(counts[0])
+    sums = [int(count.sum()) for count in counts]
+    products = [
+        [size * int((a * b).sum()) - sum_a * sum_b for b, sum_b in zip(counts, sums, strict=True)]
+        for a, sum_a in zip(counts, sums, strict=True)
+    ]
+    divisor = size * (size - 1) * unit**2
+    return np.array([[product / divisor for product in row] for row in products])
 
 
 def main() -> None:
@@ -263,20 +279,29 @@ def _scores(pipeline: Pipeline, split: Split, champion: Mapping[str, Any] | None
     auc, covariance = delong(late, scores)
     valid, _ = delong(split.validation["late"].to_numpy(), [predict(pipeline, split.validation)])
     metrics = {
-        "auc": float(auc[0]),
-        "auc_se": float(np.sqrt(covariance[0, 0])),
-        "auc_valid": float(valid[0]),
+        "auc": _shown(auc[0]),
+        "auc_se": _shown(np.sqrt(covariance[0, 0])),
+        "auc_valid": _shown(valid[0]),
         "rows": len(late),
-        "late_share": float(late.mean()),
+        "late_share": _shown(late.mean()),
         "training_rows": len(split.training),
     }
     if serving is None:
         return {"metrics": metrics}
     # Scored on the same flights, their errors are alike: the gain's is smaller than either.
     variance = covariance[0, 0] + covariance[1, 1] - 2 * covariance[0, 1]
-    metrics["auc_gain_se"] = float(np.sqrt(max(variance, 0.0)))
-    theirs = {"auc": float(auc[1]), "auc_se": float(np.sqrt(covariance[1, 1])), "rows": len(late)}
+    metrics["auc_gain_se"] = _shown(np.sqrt(max(variance, 0.0)))
+    theirs = {
+        "auc": _shown(auc[1]),
+        "auc_se": _shown(np.sqrt(covariance[1, 1])),
+        "rows": len(late),
+    }
     return {"metrics": metrics, "champion_metrics": theirs}
+
+
+def _shown(value: float) -> float:
+    """Return a metric to six decimals: far finer than its error, and free of the last bits."""
+    return round(float(value), 6)
 
 
 def _load_champion(champion: Mapping[str, Any] | None, split: Split) -> Pipeline | None:
@@ -369,7 +394,10 @@ def _linear() -> Pipeline:
     numbers = make_pipeline(SimpleImputer(**median), StandardScaler())
     parts = [("flags", flags, CATEGORIES), ("clock", clock, CLOCK), ("numbers", numbers, others)]
     columns = ColumnTransformer(parts)
-    return make_pipeline(columns, LogisticRegression(C=0.1, max_iter=500, random_state=SEED))
+    # Newton's method ends at the optimum. L-BFGS stops short of it, where the last bits of a sum decide,
+    # and these depend on how memory happens to be aligned: the same data gave another AUC at times.
+    model = LogisticRegression(C=0.1, solver="newton-cholesky", tol=1e-8)
+    return make_pipeline(columns, model)
 
 
 def _say(text: str) -> None:

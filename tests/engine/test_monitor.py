@@ -56,9 +56,7 @@ def linked(path: Path) -> None:
         pytest.param(lambda path: path.symlink_to("/dev/zero"), "cannot be read", id="device"),
     ],
 )
-def test_an_invalid_result_is_a_failed_job(
-    house: House, write: Callable[[Path], object], reason: str
-) -> None:
+def test_an_invalid_result_is_a_failed_job(house: House, write: Callable[[Path], object], reason: str) -> None:
     """Never a pass, not tried again (it would be the same), and the reason says what is wrong."""
     house.train()
     write(house.world.job("a").order.folder / "result.json")
@@ -204,9 +202,7 @@ def cancel(house: House) -> None:
 
 def test_cancel_pending(make_house: MakeHouse) -> None:
     """What no launcher has is cancelled at once; what runs is stopped first."""
-    house = make_house(
-        model={"train": {"candidates": {"a": {}, "b": {}}}}, launchers={"scripted": {"slots": 1}}
-    )
+    house = make_house(model={"train": {"candidates": {"a": {}, "b": {}}}}, launchers={"scripted": {"slots": 1}})
     house.train()
     assert [job.state for job in house.jobs()] == ["RUNNING", "PENDING"]
 

@@ -320,7 +320,9 @@ def test_a_timer_that_finds_nothing_held_fires_nothing(version: str) -> None:
 def test_what_a_changed_policy_held_goes_on_at_debounce() -> None:
     """With another `on` the state starts anew, but what is held is not lost, and the decision says so."""
     policy = make_policy(make_leaf(type="drift"), debounce=make_debounce(5))
-    held = make_state(policy, on_hash="old", stage="pause", held_since=at(minutes=-9), held_count=2, slots={"count": [1]})
+    held = make_state(
+        policy, on_hash="old", stage="pause", held_since=at(minutes=-9), held_count=2, slots={"count": [1]}
+    )
     conclusion = look(policy, held)
     fired = look(policy, conclusion.state, now=at(minutes=5))
 
@@ -702,7 +704,10 @@ ages = st.integers(0, 30)
     cooldowns,
 )
 def test_a_level_never_fires_twice_for_one_champion_without_an_end_between(
-    story: list[tuple[int, str | None, int | None, tuple[Any, ...], bool]], concurrency: Any, debounce: Any, cooldown: Any
+    story: list[tuple[int, str | None, int | None, tuple[Any, ...], bool]],
+    concurrency: Any,
+    debounce: Any,
+    cooldown: Any,
 ) -> None:
     """Whatever is looked at and when, a level fires again for the same champion only after `again_after` its run's end."""
     policy = replace(LEVEL, concurrency=concurrency, debounce=debounce, cooldown=cooldown)

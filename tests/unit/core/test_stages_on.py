@@ -217,7 +217,11 @@ def test_max_age_without_a_champion_waits_for_one() -> None:
     answer = max_age.ask(make_question(LEVEL))
 
     assert answer is not None
-    assert (answer.outcome, answer.waits_for, answer.reason) == ("hold", "champion", "no champion yet, so it has no age")
+    assert (answer.outcome, answer.waits_for, answer.reason) == (
+        "hold",
+        "champion",
+        "no champion yet, so it has no age",
+    )
 
 
 def test_max_age_is_not_asked_of_a_leaf_nor_for_a_key() -> None:
