@@ -46,7 +46,7 @@ def documents():
             yield pytest.param(document, id=f"{path.stem}-{document['kind']}")
 
 
-@pytest.mark.parametrize("document", documents())
+@pytest.mark.parametrize("document", list(documents()))
 def test_kubernetes_manifests_have_a_kind_and_a_name(document):
     """Every manifest says what it is."""
     assert document["apiVersion"]

@@ -102,7 +102,7 @@ def reading_options(dialect: str) -> dict[str, Any]:
     """Return the options of a connection that reads: one state of the database for the whole transaction."""
     if dialect == "sqlite":
         return {"reads": True}
-    return {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
+    return {"isolation_level": "REPEATABLE READ"}
 
 
 def is_duplicate(error: Any) -> bool:

@@ -106,7 +106,7 @@ def history(store: Store, entity: str) -> list[tuple[str, str, str, str, str, in
 
 def test_a_transaction_that_raises_leaves_nothing(store: Store, count: Count) -> None:
     """All of it is durable, or none of it; history rows and ledger entries included."""
-    with pytest.raises(ZeroDivisionError), store.transaction("test") as tx:
+    with pytest.raises(ZeroDivisionError), store.transaction("test") as tx:  # noqa: PT012 - the block is what is tested
         tx.runs.add(make_run())
         tx.events.add("api", [make_new_event()])
         tx.events.remember("api", [LedgerEntry(key="k", value=1)])
@@ -276,16 +276,26 @@ REFUSED_ROWS = {
 }
 
 
-@pytest.mark.parametrize("table, values", REFUSED_ROWS.values(), ids=REFUSED_ROWS)
-def test_the_database_itself_refuses_what_must_never_be(store: Store, table: str, values: dict[str, Any]) -> None:
+def test_the_database_itself_refuses_what_must_never_be(store: Store) -> None:
     """States outside the table, final states without a time and the like are refused also from raw SQL."""
-    with pytest.raises(sa.exc.IntegrityError):
-        raw_insert(store, schema.metadata.tables[table], **LEGAL_KINDS.get(table, {}) | values)
+    taken = []
+    for name, (table, values) in REFUSED_ROWS.items():
+        try:
+            raw_insert(store, schema.metadata.tables[table], **LEGAL_KINDS.get(table, {}) | values)
+            taken.append(name)
+        except sa.exc.IntegrityError as error:
+            assert "check" in str(error.orig).lower(), name
+
+    assert taken == []
 
 
-@pytest.mark.parametrize("machine", MACHINES_WITH_ROWS, ids=lambda machine: machine.name)
-def test_the_database_takes_every_state_of_the_table(store: Store, machine: states.Machine) -> None:
+def test_the_database_takes_every_state_of_the_table(store: Store) -> None:
     """The constraints come out of the table of states: each of its states can be stored."""
+    for machine in MACHINES_WITH_ROWS:
+        write_every_state(store, machine)
+
+
+def write_every_state(store: Store, machine: states.Machine) -> None:
     table = schema.TABLES[machine.name]
     unique = {"event": "identity", "version": "number", "step": "position"}.get(machine.name)
     for number, state in enumerate(machine.states):
@@ -315,21 +325,21 @@ def test_an_event_is_stored_once(store: Store, count: Count) -> None:
 
 
 @pytest.mark.parametrize(
-    "second, events",
+    "origin, domain, events",
     [
-        pytest.param({"origin": "api"}, 1, id="the same origin"),
-        pytest.param({"origin": "bus"}, 2, id="another origin cannot shadow it"),
-        pytest.param({"origin": "bus", "domain": "api"}, 1, id="another origin of the same domain"),
-        pytest.param({"origin": "api", "domain": "shared"}, 2, id="another domain"),
+        pytest.param("api", None, 1, id="the same origin"),
+        pytest.param("bus", None, 2, id="another origin cannot shadow it"),
+        pytest.param("bus", "api", 1, id="another origin of the same domain"),
+        pytest.param("api", "shared", 2, id="another domain"),
     ],
 )
 def test_identity_is_origin_or_domain_source_and_id(
-    store: Store, count: Count, second: dict[str, Any], events: int
+    store: Store, count: Count, origin: str, domain: str | None, events: int
 ) -> None:
     """One producer's ids do not stand in the way of another's, unless both say that they share them."""
     with store.transaction("test") as tx:
         tx.events.add("api", [make_new_event()])
-        tx.events.add(second.pop("origin"), [make_new_event()], **second)
+        tx.events.add(origin, [make_new_event()], domain=domain)
 
     assert count(schema.event) == events
 
@@ -463,7 +473,7 @@ def test_a_second_leader_fences_the_first(
     term = other.lead(owner="there", host="host", pid=2)
     with pytest.raises(StaleTerm, match="term 1 is over, 2 leads now"), store.transaction("decide") as tx:
         tx.runs.add(make_run())
-    with pytest.raises(StaleTerm), store.transaction("decide", fenced=False) as tx:
+    with pytest.raises(StaleTerm), store.transaction("decide", fenced=False) as tx:  # noqa: PT012
         tx.events.add("api", [make_new_event(1)])
         tx.policies.take_numbers(1)
     with store.transaction("accept", fenced=False) as tx:
@@ -485,7 +495,7 @@ def test_numbers_of_deciding_are_given_once(store: Store, make_store: Callable[.
     """They go on where they stopped, under a new term too; a transaction that fails gives its numbers back."""
     with store.transaction("test") as tx:
         first = (tx.policies.take_numbers(3), tx.policies.take_numbers(1))
-    with pytest.raises(ZeroDivisionError), store.transaction("test") as tx:
+    with pytest.raises(ZeroDivisionError), store.transaction("test") as tx:  # noqa: PT012
         tx.policies.take_numbers(10)
         raise ZeroDivisionError
     other = make_store(seed=1)
@@ -1154,7 +1164,7 @@ def test_a_connection_that_breaks_is_busy_once(store: Store, make_store: Callabl
     if store.dialect == "sqlite":
         pytest.skip("a connection to a server is PostgreSQL's")
     query = "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
-    with pytest.raises(StoreBusy), store.transaction("test") as tx:
+    with pytest.raises(StoreBusy), store.transaction("test") as tx:  # noqa: PT012
         tx.events.add("api", [make_new_event(1)])
         with make_store(seed=1).reading() as killer:
             killer.execute(sa.text(query)).all()
@@ -1171,7 +1181,7 @@ def test_a_store_that_only_reads_cannot_write(store: Store, make_store: Callable
     reader = make_store(seed=1, readonly=True)
     with reader.reading() as tx:
         assert tx.runs.get(make_run().id) is not None
-    with pytest.raises(StoreBusy, match="read-?only"), reader.transaction("test", fenced=False) as tx:
+    with pytest.raises(StoreBusy, match=r"read-?only"), reader.transaction("test", fenced=False) as tx:
         tx.events.add("api", [make_new_event()])
 
     assert count(schema.event) == 0
