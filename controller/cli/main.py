@@ -118,7 +118,9 @@ def init(
 
     written = [str(path) for path in write_initial(folder)]
     session = _session(ctx)
-    session.print(written, lambda: [*(f"wrote {path}" for path in written), f"start the daemon: retraind --config {folder}"])
+    session.print(
+        written, lambda: [*(f"wrote {path}" for path in written), f"start the daemon: retraind --config {folder}"]
+    )
 
 
 @app.command(rich_help_panel="Set up")

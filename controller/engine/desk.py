@@ -182,7 +182,14 @@ class Desk:
             close_training(tx, run_id, self._runtime.spec_of(tx, run))
             return {"run": run_id, "candidate": jobs[0].candidate, "state": target}
 
-        return self._act(act, "resolve", run_id, who=who, reason=reason, ring=("monitor", "gatekeeper"))
+        return self._act(
+            act,
+            "resolve",
+            run_id,
+            who=who,
+            reason=reason,
+            ring=("monitor", "gatekeeper", "dispatcher", "evaluator", "outbox"),
+        )
 
     # ------------------------------------------------------------------------------------------- models
 

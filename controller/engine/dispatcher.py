@@ -19,6 +19,7 @@ from controller.core.model import Attempt, Champion, Event, Job, Run
 from controller.core.policy import ModelSpec
 from controller.core.supervise import Supervision, after_failure
 from controller.core.template import fill
+from controller.engine.folders import Folders
 from controller.engine.runtime import Runtime, Ticked, champion_for_job, champion_of, notify_people
 from controller.engine.training import close_training
 from controller.errors import ExpressionError, GiveUp, PluginError, RetryLater
@@ -39,6 +40,7 @@ class Dispatcher:
 
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
+        self._folders = Folders(runtime.state_dir)
         #: Attempts whose launch broke in this process, with the reason, until they are looked up.
         self._broken: dict[str, str] = {}
 
@@ -55,8 +57,11 @@ class Dispatcher:
         if settled < len(orders) + len(lookups):
             again_at = self._runtime.clock.now() + LOOK_AGAIN
             next_at = again_at if next_at is None else min(next_at, again_at)
+        if settled:
+            self._runtime.bells.ring("monitor")
         if round_.ended:
             self._runtime.bells.ring("evaluator", "outbox")
+        self._folders.prepare()
         return Ticked(worked=round_.started + settled, next_at=next_at)
 
     def _launch(self, job: Job, attempt: Attempt, prepared: _Prepared, *, fresh: bool) -> bool:
@@ -168,7 +173,7 @@ class Dispatcher:
             )
             close_training(tx, job.run_id, spec)
         self._runtime.metrics.jobs.labels(spec.training.launcher, "launch_failed").inc()
-        self._runtime.bells.ring("gatekeeper", self.name)
+        self._runtime.bells.ring("gatekeeper", "evaluator", "outbox", self.name)
         return True
 
     def _order(self, job: Job, attempt: Attempt, prepared: _Prepared) -> Order:
@@ -176,7 +181,7 @@ class Dispatcher:
         runtime, run, training = self._runtime, prepared.run, prepared.spec.training
         folder = runtime.state_dir / attempt.folder
         artifacts = folder / "artifact"
-        artifacts.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._folders.take(folder)
         events = folder / "events.json"
         _write(events, dump_json([_as_cloudevent(event) for event in prepared.events]))
         options = runtime.launcher_options(training, fill(dict(training.options), prepared.scope))
@@ -305,7 +310,7 @@ class _Round:
             launcher=launcher,
             owner=self._runtime.owner,
             handle=None,
-            folder=f"runs/{job.run_id}/{job.candidate}/{number}-{nonce[:8]}",
+            folder=f"runs/{job.run_id}-{job.candidate}-{number}-{nonce[:8]}",
             launched_at=tx.now,
             started_at=None,
             finished_at=None,

@@ -47,7 +47,8 @@ class Gatekeeper:
             next_at = min(filter(None, (next_at, due_at)), default=None)
         if worked or moved:
             self._runtime.bells.ring("dispatcher", "evaluator", "outbox", "janitor")
-        return Ticked(worked=worked + moved, next_at=next_at)
+        # What was let in just now is a promotion to carry on with.
+        return Ticked(worked=worked + moved, again=worked + moved > 0, next_at=next_at)
 
     # ------------------------------------------------------------------------------------------- judging
 

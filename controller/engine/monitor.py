@@ -220,7 +220,7 @@ class Monitor:
             self._look_at.pop(outcome.attempt.id, None)
             if outcome.attempt.handle is not None:
                 self._runtime.launcher(outcome.attempt.launcher).forget(outcome.attempt.handle)
-        self._runtime.bells.ring("gatekeeper", "dispatcher", "evaluator")
+        self._runtime.bells.ring("gatekeeper", "dispatcher", "evaluator", "outbox")
 
     def _stop(self, launcher: Launcher, attempt: Attempt, *, force: bool) -> None:
         if self._runtime.is_elsewhere(launcher, attempt):

@@ -27,7 +27,11 @@ from controller.ports import (
     Target,
 )
 from controller.store import Store, Transaction
+from controller.store.dialect import dump_json
 from controller.telemetry import Metrics
+
+#: How many sets of launchers' options are remembered.
+REMEMBERED_OPTIONS = 1000
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -128,6 +132,8 @@ class Runtime:
         self._promoters: dict[str, Promoter] = {}
         self._notifiers: dict[str, Notifier] = {}
         self._old: dict[str, Mapping[str, ModelSpec]] = {}
+        #: Validated options by launcher and text: most models launch with the same ones again and again.
+        self._launcher_options: dict[str, Any] = {}
         self.config: Config = config
         self.use(config)
 
@@ -178,7 +184,12 @@ class Runtime:
 
     def launcher_options(self, training: Training, options: Mapping[str, Any]) -> Any:
         """Return the launcher's own options of a model, templates filled in; raises `PluginError` when it refuses them."""
-        return plugin_options("launchers", training.launcher, options, base=self.config.base)
+        key = f"{training.launcher} {dump_json(options)}"
+        if key not in self._launcher_options:
+            if len(self._launcher_options) >= REMEMBERED_OPTIONS:
+                self._launcher_options.clear()
+            self._launcher_options[key] = plugin_options("launchers", training.launcher, options, base=self.config.base)
+        return self._launcher_options[key]
 
     def promoter(self, spec: ModelSpec, position: int) -> Promoter:
         """Return a model's promoter by its place (from 1)."""
@@ -227,8 +238,6 @@ def champion_of(version: Version) -> Champion:
 
 def champion_for_job(champion: Champion | None) -> str:
     """Return the value of RETRAIN_CHAMPION: JSON, or empty without one."""
-    from controller.store.dialect import dump_json
-
     if champion is None:
         return ""
     return dump_json(

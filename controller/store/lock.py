@@ -43,6 +43,8 @@ class InstallationLock:
             self._descriptor = None
         if self._connection is not None:
             with contextlib.suppress(sa.exc.DBAPIError):
+                # Back in the pool its session, and so the lock, would live on.
+                self._connection.invalidate()
                 self._connection.close()
             self._connection = None
 

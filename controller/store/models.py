@@ -307,12 +307,14 @@ class ModelRows:
         )
 
     def forgettable_artifacts(self, model: str, keep: int) -> list[Version]:
-        """Return versions whose artifacts may go: neither champion nor its predecessor, candidate, nor among the newest `keep`."""
+        """Return versions whose artifacts may go: neither champion, its predecessor, wanted, nor of the newest `keep`."""
         state = self.get(model)
         if state is None:
             return []
         last = [p.previous_id for p in self.promotions(model) if p.state == "APPLIED"][:1]
-        spared = {state.champion_id, *last}
+        pending = self.pending_promotion(model)
+        wanted = (pending.version_id, pending.previous_id) if pending is not None else ()
+        spared = {state.champion_id, *last, *wanted}
         statement = (
             sa.select(_version)
             .where(

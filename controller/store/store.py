@@ -297,7 +297,9 @@ def _as_store_errors() -> Iterator[None]:
     try:
         yield
     except (sa.exc.OperationalError, sa.exc.TimeoutError) as error:
-        raise StoreBusy(f"the store cannot take this now: {_first_line(getattr(error, 'orig', None) or error)}") from error
+        raise StoreBusy(
+            f"the store cannot take this now: {_first_line(getattr(error, 'orig', None) or error)}"
+        ) from error
     except sa.exc.IntegrityError as error:
         if not dialect.is_duplicate(error.orig):
             raise

@@ -71,7 +71,7 @@ DAEMON_TIMEOUT_SECONDS = 60.0
 POLL_SECONDS = 0.1
 
 #: Of the table where there is no terminal to ask, as in a log.
-WIDTH_WITHOUT_TERMINAL = 136
+WIDTH_WITHOUT_TERMINAL = 142
 
 _console = Console(width=None if sys.stdout.isatty() else WIDTH_WITHOUT_TERMINAL)
 T = TypeVar("T")

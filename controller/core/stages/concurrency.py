@@ -1,7 +1,8 @@
 """Is there a slot, and if not, what then?
 
 A model has one slot, held from QUEUED to PROMOTING. The slot belongs to the model, so the runs of all its policies and presses count.
-`queue` keeps one run waiting per key and merges into it; `forbid` drops; `replace` stops what goes on, unless it is being promoted; `allow` does not ask.
+`queue` keeps one run waiting per key and merges into it; `forbid` drops; `replace` stops what goes on, unless it is being promoted;
+`allow` does not ask.
 """
 
 from __future__ import annotations

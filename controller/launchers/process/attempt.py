@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import os
-import threading
 from pathlib import Path
 
-from controller.launchers.process.processes import Process, all_pids, read_proc, read_process
+from controller.launchers.process.processes import Process, all_pids, read_process, read_settled
 from controller.launchers.process.records import read_claim, read_started
 from controller.ports import Handle, Order
 
@@ -14,7 +13,6 @@ from controller.ports import Handle, Order
 ATTEMPT_VARIABLE = "RETRAIN_ATTEMPT_ID"
 SHIM = Path(__file__).with_name("shim.sh")
 SHELL = "/bin/sh"
-_EXEC_LOOKS, _EXEC_PAUSE_SECONDS = 200, 0.001
 
 
 def folder_of(handle: Handle) -> Path:
@@ -36,17 +34,9 @@ def known_handle(order: Order) -> Handle:
 
 def is_shim(pid: int, folder: Path) -> bool:
     """Say whether this process is the shim of the attempt: its command line names the folder."""
-    for _ in range(_EXEC_LOOKS):
-        arguments = read_proc(pid, "cmdline").split(b"\0") if pid > 0 else []
-        if arguments != [b""]:
-            # Not the path of the script: an upgrade may have moved it since.
-            return arguments[:1] + arguments[2:3] == [os.fsencode(SHELL), os.fsencode(folder)]
-        # For an instant within its exec, just after its start, a process has no command line.
-        process = read_process(pid)
-        if process is None or process.session != pid or process.state in "ZX":
-            return False
-        threading.Event().wait(_EXEC_PAUSE_SECONDS)
-    return False
+    arguments = read_settled(pid, "cmdline").split(b"\0") if pid > 0 else []
+    # Not the path of the script: an upgrade may have moved it since.
+    return arguments[:1] + arguments[2:3] == [os.fsencode(SHELL), os.fsencode(folder)]
 
 
 def search_shim(folder: Path) -> int | None:
@@ -91,7 +81,7 @@ def find_members(folder: Path, shim: int, attempt_id: str) -> list[Process]:
         process.pid: process
         for process in candidates
         if (leads and job.pid in (process.pid, process.session, process.group))
-        or mark in read_proc(process.pid, "environ").split(b"\0")
+        or mark in read_settled(process.pid, "environ").split(b"\0")
     }
     while more := [process for process in candidates if process.parent in members and process.pid not in members]:
         members.update({process.pid: process for process in more})

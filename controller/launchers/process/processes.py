@@ -8,11 +8,15 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
+
+#: How often, and how long apart, a process within an exec is looked at.
+_EXEC_LOOKS, _EXEC_PAUSE_SECONDS = 200, 0.001
 
 
 @contextmanager
@@ -74,6 +78,24 @@ def read_proc(pid: int, name: Literal["stat", "cmdline", "environ"]) -> bytes:
             return file.readall() or b""
     except (FileNotFoundError, ProcessLookupError, PermissionError):
         return b""
+
+
+def read_settled(pid: int, name: Literal["cmdline", "environ"]) -> bytes:
+    """Return a file of a process, past the instant within an exec when it has neither arguments nor variables.
+
+    That instant comes after `posix_spawn` has returned to the parent, so it is met right after a start.
+    """
+    for _ in range(_EXEC_LOOKS):
+        if content := read_proc(pid, name):
+            return content
+        if read_proc(pid, "cmdline"):
+            return read_proc(pid, name)
+        process = read_process(pid)
+        # Threads of the kernel, which have no session, and the dead never have any.
+        if process is None or process.session == 0 or process.state in "ZX":
+            return b""
+        threading.Event().wait(_EXEC_PAUSE_SECONDS)
+    return b""
 
 
 def all_pids() -> list[int]:

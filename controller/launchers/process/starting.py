@@ -17,6 +17,8 @@ from controller.launchers.process.options import ProcessOptions
 from controller.launchers.process.processes import gone_is_fine
 from controller.ports import Order
 
+#: Python ignores some signals, which a child would inherit; listing them costs more than a start may.
+_RESET_SIGNALS = sorted(signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP})
 #: Variables of the daemon that every job inherits; the rest of its environment may hold secrets.
 _INHERITED = re.compile(r"PATH|HOME|LANG|LC_\w+|TZ|TMPDIR|VIRTUAL_ENV|CUDA_\w+")
 
@@ -60,7 +62,7 @@ def spawn_shim(argv: list[str], environment: Mapping[str, str], niceness: int, g
             environment,
             setsid=True,
             setsigmask=(),
-            setsigdef=sorted(signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}),
+            setsigdef=_RESET_SIGNALS,
             file_actions=[
                 (os.POSIX_SPAWN_DUP2, reading, 0),
                 (os.POSIX_SPAWN_DUP2, writing, 1),
