@@ -175,6 +175,8 @@ class Daemon:
         self.log = logger("retraind")
         self.metrics = Metrics()
         self.failed: str | None = None
+        #: While the database does not answer: nothing has begun that would have to be ended.
+        self.waits_for_store = False
         self._ended = threading.Event()
         self._sources: dict[str, tuple[Any, SourceThread | None]] = {}
         self._reloading = threading.Lock()
@@ -217,7 +219,9 @@ class Daemon:
         Raises `AlreadyRunning` when another daemon holds it, and `SchemaMismatch` for a newer database.
         """
         config = self.runtime.config
-        when_store_answers(self._take, give_up_after=timedelta(days=365), waiting=self._waits_for_store)
+        self.waits_for_store = True
+        when_store_answers(self._take, give_up_after=timedelta(days=365), waiting=self._say_waiting)
+        self.waits_for_store = False
         self.evaluator.activate(actor="retraind")
         self._server = self._make_server(config)
         self._server.start()
@@ -309,7 +313,7 @@ class Daemon:
             self._lock.release()
             raise
 
-    def _waits_for_store(self, reason: str) -> None:
+    def _say_waiting(self, reason: str) -> None:
         self.log.warning("store.waiting", reason=reason)
 
     def _make_server(self, config: Config) -> Any:
@@ -476,8 +480,14 @@ def main(arguments: list[str] | None = None) -> int:
         log.error("retraind.refused", reason=str(error))
         return EX_CONFIG
     daemon.remember_files()
-    signal.signal(signal.SIGTERM, lambda *_: daemon.ask_to_stop())
-    signal.signal(signal.SIGINT, lambda *_: daemon.ask_to_stop())
+
+    def end(*_: object) -> None:
+        daemon.ask_to_stop()
+        if daemon.waits_for_store:
+            raise SystemExit(0)
+
+    signal.signal(signal.SIGTERM, end)
+    signal.signal(signal.SIGINT, end)
     signal.signal(signal.SIGHUP, lambda *_: threading.Thread(target=daemon.reload, kwargs={"who": "SIGHUP"}).start())
     try:
         daemon.start()

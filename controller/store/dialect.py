@@ -11,6 +11,7 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -113,6 +114,12 @@ def is_duplicate(error: Any) -> bool:
 def is_passing(error: Any) -> bool:
     """Say whether PostgreSQL refused for its state, not for ours: a standby that only reads, a session that it ended."""
     return getattr(error, "sqlstate", None) in ("25006", "25P03")
+
+
+@lru_cache(maxsize=64)
+def insert_new(table: sa.Table, dialect: str) -> Any:
+    """Return an INSERT that leaves rows alone whose key is there already; built once, which costs more than running it."""
+    return insert(table, dialect).on_conflict_do_nothing()
 
 
 def sqlite_version() -> tuple[int, ...]:

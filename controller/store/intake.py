@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
 from controller.core import states
 from controller.core.model import EVENT_ID, Event, Json, LedgerEntry, NewEvent, Receipt
-from controller.store import schema
+from controller.store import dialect, schema
 from controller.store.rows import record
 
 if TYPE_CHECKING:
@@ -42,6 +43,12 @@ def identity_of(origin: str, source: str, source_id: str, salt: int = 0) -> int:
     parts = (origin, source, source_id) if salt == 0 else (origin, source, source_id, str(salt))
     text = "\x1f".join(parts).encode("utf-8", "surrogateescape")
     return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "big", signed=True)
+
+
+@lru_cache(maxsize=2)
+def _insert_event(name: str) -> Any:
+    """Return the INSERT of new events, which says which of them were new; built once a database."""
+    return dialect.insert(_event, name).on_conflict_do_nothing(index_elements=["identity"]).returning(_event.c.id)
 
 
 class EventRows:
@@ -79,7 +86,7 @@ class EventRows:
     ) -> list[int]:
         """Insert what is new, fill in receipts, and return the positions whose digest belongs to another event."""
         rows = [self._row(origin, events[position], identity) for position, identity in waiting.items()]
-        statement = self._tx.insert(_event).on_conflict_do_nothing(index_elements=["identity"]).returning(_event.c.id)
+        statement = _insert_event(self._tx.dialect)
         inserted = {row.id for row in self._tx.execute(statement, rows)}
         duplicates = []
         for (position, identity), row in zip(waiting.items(), rows, strict=True):

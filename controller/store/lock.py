@@ -43,8 +43,8 @@ class InstallationLock:
             self._descriptor = None
         if self._connection is not None:
             with contextlib.suppress(sa.exc.DBAPIError):
-                # Back in the pool its session, and so the lock, would live on.
-                self._connection.invalidate()
+                # The connection goes back to the pool, and its session would keep the lock.
+                self._connection.execute(sa.text("SELECT pg_advisory_unlock(:key)"), {"key": _LOCK_KEY})
                 self._connection.close()
             self._connection = None
 

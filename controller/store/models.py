@@ -51,7 +51,7 @@ class ModelRows:
         if known is not None:
             return known
         row = {"name": name, "epoch": 0, "promotion_held": False, "held_reason": ""}
-        self._tx.execute(self._tx.insert(_model).values(**row).on_conflict_do_nothing())
+        self._tx.execute(self._tx.insert_new(_model), row)
         found = self.get(name)
         if found is None:
             raise Conflict(f"model {name!r} vanished")

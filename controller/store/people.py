@@ -22,6 +22,7 @@ _act = schema.act
 _pause = schema.pause
 _token = schema.token
 _config = schema.config_version
+_PAUSES = sa.select(_pause).order_by(sa.case({"all": 0, "model": 1}, value=_pause.c.scope, else_=2), _pause.c.target)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -107,8 +108,7 @@ class PeopleRows:
 
     def pauses(self) -> list[Pause]:
         """Return every pause, the widest first."""
-        order = sa.case({"all": 0, "model": 1}, value=_pause.c.scope, else_=2)
-        return [record(Pause, row) for row in self._tx.execute(sa.select(_pause).order_by(order, _pause.c.target))]
+        return [record(Pause, row) for row in self._tx.execute(_PAUSES)]
 
     def add_pause(self, *, scope: str, target: str, actor: str, reason: str) -> None:
         """Pause everything, a model or a policy; pausing again changes the reason."""
@@ -178,7 +178,7 @@ class PeopleRows:
             for policy in policies
         ]
         if rows:
-            self._tx.execute(self._tx.insert(schema.policy_version).on_conflict_do_nothing(), rows)
+            self._tx.execute(self._tx.insert_new(schema.policy_version), rows)
 
     def configuration(self, version: str) -> Json:
         """Return the normal form of a configuration that was once active; None for an unknown one."""

@@ -154,8 +154,7 @@ class PolicyRows:
         if cause.event_id is None:
             return
         row = {"model": model, "policy": policy, "key": key, **_cause_values(cause)}
-        insert = self._tx.insert(_held).values(**row)
-        self._tx.execute(insert.on_conflict_do_nothing())
+        self._tx.execute(self._tx.insert_new(_held), row)
 
     def collected(self, model: str, policy: str, key: str) -> list[Cause]:
         """Return the causes collected for a policy and key, in the order of storing."""

@@ -89,7 +89,7 @@ class RunRows:
             for offset, cause in enumerate(causes, start=1)
         ]
         if rows:
-            self._tx.execute(self._tx.insert(_cause).on_conflict_do_nothing(), rows)
+            self._tx.execute(self._tx.insert_new(_cause), rows)
 
     def causes(self, run_id: str) -> list[Cause]:
         """Return why a run exists, in the order in which it was learned."""
@@ -247,7 +247,7 @@ class RunRows:
             "digest": digest,
             "received_at": self._tx.now,
         }
-        self._tx.execute(self._tx.insert(schema.result).on_conflict_do_nothing(), row)
+        self._tx.execute(self._tx.insert_new(schema.result), row)
 
     def results(self, run_id: str) -> dict[str, Result]:
         """Return the results of a run's jobs, by job id."""

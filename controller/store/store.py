@@ -196,6 +196,10 @@ class Transaction:
         """Return an INSERT that can say what happens on a conflict."""
         return dialect.insert(table, self.dialect)
 
+    def insert_new(self, table: sa.Table) -> Any:
+        """Return an INSERT that leaves rows alone whose key is there already."""
+        return dialect.insert_new(table, self.dialect)
+
     def transition(
         self,
         machine: states.Machine,

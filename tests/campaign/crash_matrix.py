@@ -6,8 +6,6 @@
 With RETRAIN_KEEP=FOLDER the installation of a pair that went wrong is kept there.
 """
 
-# ruff: noqa: T201 - a script reports on its standard output
-
 from __future__ import annotations
 
 import argparse

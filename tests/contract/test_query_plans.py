@@ -68,7 +68,6 @@ HOT: dict[str, Callable[[Transaction], Any]] = {
     "jobs that launchers have": lambda tx: tx.runs.watched(),
     "how many jobs launchers have": lambda tx: tx.runs.on_launchers(),
     "the next due job": lambda tx: tx.runs.next_due_job(),
-    "a transition": lambda tx: tx.runs.move(make_run(1), "TRAINING", cause="dispatched"),
 }
 
 
