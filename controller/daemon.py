@@ -291,6 +291,8 @@ class Daemon:
             for name, age in ages.items()
             if age > DEAD_AFTER.total_seconds()
         ]
+        if self._server is not None and not self._server.alive():
+            dead.append("the API's thread has ended")
         if self.failed is not None:
             dead.append(self.failed)
         reasons = [*dead, *self.runtime.complaints.all()]

@@ -7,6 +7,7 @@ started: it is looked up first, and launched again only where the launcher is su
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -61,7 +62,8 @@ class Dispatcher:
             self._runtime.bells.ring("monitor")
         if round_.ended:
             self._runtime.bells.ring("evaluator", "outbox")
-        self._folders.prepare()
+        with contextlib.suppress(OSError):  # a full disk, say: the launch that needs a folder tells of it
+            self._folders.prepare()
         return Ticked(worked=round_.started + settled, next_at=next_at)
 
     def _launch(self, job: Job, attempt: Attempt, prepared: _Prepared, *, fresh: bool) -> bool:

@@ -21,17 +21,15 @@ class Folders:
         self._made = 0
 
     def take(self, folder: Path) -> None:
-        """Make an attempt's folder, with `artifact` in it; one that is there already stays as it is."""
-        if folder.exists():
-            return
-        spares = self._waiting()
+        """Make an attempt's folder, with `artifact` in it; one that is there already stays, and gets what a crash kept from it."""
+        spares = [] if folder.exists() else self._waiting()
         if spares:
             try:
                 spares.pop().rename(folder)
             except FileNotFoundError:  # somebody tidied up, or this is the first attempt of all
                 folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            else:
-                return
+        if (folder / "artifact").is_dir():
+            return
         (folder / "artifact").mkdir(mode=0o700, parents=True, exist_ok=True)
 
     def prepare(self) -> None:

@@ -95,7 +95,9 @@ def _crash_once(pair: Pair, expected: dict[str, Any], server: Callable[[], Postg
         except AssertionError as error:
             wrong = [str(error)]
         if wrong and (keep := os.environ.get("RETRAIN_KEEP")):
-            shutil.copytree(there.folder, Path(keep) / f"{pair.database}-{pair.point}", symlinks=True)
+            kept = Path(keep) / f"{pair.database}-{pair.point}"
+            ignored = shutil.ignore_patterns("*.sock")
+            shutil.copytree(there.folder, kept, symlinks=True, ignore=ignored, dirs_exist_ok=True)
         return there.crashed, wrong
 
 

@@ -20,6 +20,7 @@ from tests.acceptance.harness import ROOT, DaemonGone, Installation
 
 #: The job begins, waits until the file `go` is there, and reports.
 _JOB = r"""
+echo $$ >"$HERE/pid"
 echo "$RETRAIN_JOB_ID $RETRAIN_ATTEMPT" >>"$HERE/starts"
 until [ -e "$HERE/go" ]; do sleep 0.02; done
 echo '{"metrics": {"auc": 0.7}}' >"$RETRAIN_RESULT.partial"
@@ -72,9 +73,8 @@ def starts(there: Installation) -> list[str]:
 
 
 def job_pid(there: Installation) -> int:
-    """The pid of the only job, from the record that it wrote before its first instruction."""
-    (started,) = there.folder.glob("state/runs/*/*/*/started")
-    return int(started.read_text().split()[0])
+    """The pid of the only job, as it wrote it down."""
+    return int((there.folder / "pid").read_text())
 
 
 def is_alive(pid: int) -> bool:
@@ -285,3 +285,19 @@ def test_twenty_thousand_files_while_the_daemon_is_stopped(there: Installation) 
 
 
 _IDLE = {"train": {"command": ["true"]}, "gate": {"require": ["true"]}}
+
+
+def test_a_reload_brings_a_source_and_its_policy_together(there: Installation) -> None:
+    """What a new source finds is decided by the policy that came with it, not passed over by the old ones."""
+    whole = config(there)
+    there.configure({"models": {"churn": {**whole["models"]["churn"], "policies": {"no": {"on": {"type": "other"}}}}}})
+    there.drop_file("one.csv")
+    (there.folder / "go").touch()
+    there.start()
+    there.wait_ready()
+    assert there.process is not None
+
+    there.configure(whole)
+    there.process.send_signal(signal.SIGHUP)
+
+    there.wait_run(1, "SUCCEEDED")

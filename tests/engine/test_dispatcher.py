@@ -339,3 +339,27 @@ def test_a_launcher_that_is_no_longer_installed(house: House, monkeypatch: pytes
 
     assert house.job().state == "FAILED"
     assert "unknown launcher" in house.run().reason
+
+
+def test_a_folder_that_a_crash_left_half_made(house: House) -> None:
+    """The job has its artifact folder, also when an earlier process died while making one ahead of time."""
+    spare = house.folder / "state" / "spare"
+    spare.mkdir(exist_ok=True)
+    for number in range(1, 9):
+        (spare / str(number)).mkdir(exist_ok=True)
+    house.restart()
+    house.train()
+
+    assert (house.world.job("a").order.folder / "artifact").is_dir()
+
+
+def test_an_attempts_folder_that_a_crash_left_half_made(house: House) -> None:
+    """The same for the attempt's own folder."""
+    house.send()
+    house.evaluator.tick(house.now)
+    crash_at(house, "plugin.launcher.scripted.launch.before")
+    (artifact,) = (house.folder / "state" / "runs").glob("**/artifact")
+    artifact.rmdir()
+    house.settle()
+
+    assert (house.world.job("a").order.folder / "artifact").is_dir()

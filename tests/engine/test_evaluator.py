@@ -414,3 +414,33 @@ def test_the_same_on_keeps_its_window(make_house: MakeHouse) -> None:
     house.settle()
 
     assert len(house.causes(house.run())) == 2
+
+
+def test_max_age_rearms_when_its_run_was_another_policys(make_house: MakeHouse) -> None:
+    """It fired into a run that was queued already; when that one ended without a new champion, it fires again."""
+    house = make_house(
+        model={
+            "policies": {
+                "drift": {"on": {"type": "drift"}},
+                "stale": {"on": {"max_age": "10d", "again_after": "1d"}},
+            },
+            "train": {"timeout": "1d"},
+        }
+    )
+    house.champion(auc=0.7)
+    house.advance(timedelta(days=9, hours=23, minutes=59))
+    house.send()
+    house.settle()
+    house.send()
+    house.settle()
+    house.advance(timedelta(minutes=1))
+    assert [run.policy for run in house.runs()] == ["drift", "drift", "drift"]
+    assert house.causes(house.runs()[2]) == ["drift", "timer.max_age"]
+    for _ in range(2):
+        house.world.succeed("a", auc=0.6, champion_auc=0.7)
+        house.settle()
+    assert [run.state for run in house.runs()] == ["PROMOTED", "REJECTED", "REJECTED"]
+
+    house.advance(timedelta(days=1))
+
+    assert [run.policy for run in house.runs()] == ["drift", "drift", "drift", "stale"]

@@ -124,9 +124,13 @@ def is_running(pid: int) -> bool:
     return state not in "ZX"
 
 
+def shim_of(handle: Handle) -> int:
+    return int((Path(handle["folder"]) / "claim").read_text().split()[0])
+
+
 def kill_shim(handle: Handle) -> None:
-    os.kill(int(handle["shim"]), signal.SIGKILL)
-    wait_until(lambda: not is_running(int(handle["shim"])))
+    os.kill(shim_of(handle), signal.SIGKILL)
+    wait_until(lambda: not is_running(shim_of(handle)))
 
 
 # ------------------------------------------------------------------------------- how jobs end
@@ -509,7 +513,7 @@ def test_200_jobs(jobs: Jobs) -> None:
     assert {jobs.launcher.observe(handle).state for handle in handles} == {"succeeded"}
     assert len(list(Path("/proc/self/fd").iterdir())) <= before + 1, "the epoll itself may stay"
     assert len([t for t in threading.enumerate() if t.name == "process-launcher"]) >= 1
-    assert not any(Path(f"/proc/{handle['shim']}").exists() for handle in handles), "zombies"
+    assert not any(Path(f"/proc/{shim_of(handle)}").exists() for handle in handles), "zombies"
 
 
 # ---------------------------------------------------------------------------------------- stopping
@@ -602,7 +606,7 @@ def test_shim_ignores_signals(jobs: Jobs) -> None:
     handle = jobs.launch("sleep", "0.3")
     jobs.started(handle)
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT):
-        os.kill(int(handle["shim"]), number)
+        os.kill(shim_of(handle), number)
 
     assert jobs.end(handle).state == "succeeded"
 
@@ -646,7 +650,7 @@ def test_rebooted_host(jobs: Jobs) -> None:
     pid = jobs.started(handle)
     claim = Path(handle["folder"]) / "claim"
     ours = claim.read_text()
-    claim.write_text(f"{handle['shim']} 11111111-2222-3333-4444-555555555555\n")
+    claim.write_text(f"{shim_of(handle)} 11111111-2222-3333-4444-555555555555\n")
 
     seen = jobs.launcher.observe(handle)
     jobs.launcher.stop(handle, force=True)

@@ -20,16 +20,9 @@ def folder_of(handle: Handle) -> Path:
     return Path(handle["folder"])
 
 
-def make_handle(order: Order, shim: int) -> Handle:
-    """Return what the store keeps of a job; the same whenever and wherever it is made."""
-    return {"folder": str(order.folder.absolute()), "shim": shim, "attempt": order.attempt_id}
-
-
-def known_handle(order: Order) -> Handle:
-    """Return the handle of a claimed attempt; shim 0, which is nobody, when the claim was cut off and its shim is gone."""
-    folder = order.folder.absolute()
-    claim = read_claim(folder)
-    return make_handle(order, claim.shim if claim else search_shim(folder) or 0)
+def make_handle(order: Order) -> Handle:
+    """Return what the store keeps of a job: where its records are. It is the same whenever and by whomever it is made."""
+    return {"folder": str(order.folder.absolute()), "attempt": order.attempt_id}
 
 
 def is_shim(pid: int, folder: Path) -> bool:
@@ -49,15 +42,17 @@ def search_shim(folder: Path) -> int | None:
     )
 
 
-def shim_pid(folder: Path, handle: Handle) -> int:
-    """Return the shim that holds the claim; before there is a claim, the one the handle was made for."""
+def find_shim(folder: Path, started: int | None) -> int:
+    """Return the pid of the shim that runs the attempt, or ran it; 0, which is nobody, when there never was one.
+
+    Before there is a claim, that is the shim we `started` ourselves, or else one that is searched among all processes.
+    """
     claim = read_claim(folder)
-    return claim.shim if claim is not None else int(handle["shim"])
-
-
-def shim_alive(folder: Path, handle: Handle) -> bool:
-    """Say whether the attempt's shim is running."""
-    return is_shim(shim_pid(folder, handle), folder)
+    if claim is not None:
+        return claim.shim
+    if started is not None and is_shim(started, folder):
+        return started
+    return search_shim(folder) or 0
 
 
 def find_members(folder: Path, shim: int, attempt_id: str) -> list[Process]:

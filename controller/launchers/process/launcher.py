@@ -30,13 +30,11 @@ from controller.launchers.process.attempt import (
     SHELL,
     SHIM,
     find_members,
+    find_shim,
     folder_of,
     is_shim,
-    known_handle,
     make_handle,
     search_shim,
-    shim_alive,
-    shim_pid,
 )
 from controller.launchers.process.options import ProcessOptions, ProcessSettings
 from controller.launchers.process.output import Segments
@@ -76,12 +74,12 @@ class ProcessLauncher:
     def launch(self, order: Order) -> Handle:
         """Start the shim and return at once; the job begins about two milliseconds later.
 
-        The handle names the folder and the shim's pid, which is all that is known at that time; the rest is read from the records.
+        The handle names the folder, where everything else is recorded.
         """
         folder = order.folder.absolute()
         with _looking(folder):
             if (folder / "claim").exists():
-                return known_handle(order)
+                return make_handle(order)
         options: ProcessOptions = order.options
         workdir = self._context.base.absolute() / options.workdir
         environment = job_environment(options, order)
@@ -95,7 +93,7 @@ class ProcessLauncher:
         argv = [SHELL, str(SHIM), *records, tools.path, tools.setsid, tools.nice, *job]
         pid = spawn_shim(argv, environment, niceness, self._machine.given_descriptors())
         self._watcher.follow(str(folder), pid)
-        return make_handle(order, pid)
+        return make_handle(order)
 
     def find(self, order: Order) -> Handle | None:
         """Return the handle of a claimed attempt, or of a shim on its way to the claim.
@@ -103,11 +101,11 @@ class ProcessLauncher:
         Without a claim it reads the command lines of all processes (milliseconds): ask after a crash, not before each launch.
         """
         folder = order.folder.absolute()
+        claim = folder / "claim"
         with _looking(folder):
-            if (folder / "claim").exists():
-                return known_handle(order)
-            shim = search_shim(folder)
-            return None if shim is None else make_handle(order, shim)
+            # Twice, because a short job may claim and end while we search.
+            launched = claim.exists() or search_shim(folder) is not None or claim.exists()
+        return make_handle(order) if launched else None
 
     # -------------------------------------------------------------------------------------------------- observe
 
@@ -124,7 +122,7 @@ class ProcessLauncher:
                     started_at=written_at(folder / "started"),
                 )
             job = read_started(folder)
-            if shim_alive(folder, handle) or (job is not None and job.alive()):
+            if self._shim_alive(folder) or (job is not None and job.alive()):
                 facts = {} if job is None else {"pid": job.pid}
                 return Observation(state="running", started_at=written_at(folder / "started"), facts=facts)
             # The end may have been recorded between the first look and the last.
@@ -168,6 +166,12 @@ class ProcessLauncher:
                 return f"exit code {code}"
         return f"exit code {code}"
 
+    def _shim(self, folder: Path) -> int:
+        return find_shim(folder, self._watcher.pid(str(folder)))
+
+    def _shim_alive(self, folder: Path) -> bool:
+        return is_shim(self._shim(folder), folder)
+
     # ----------------------------------------------------------------------------------------------------- stop
 
     def stop(self, handle: Handle, *, force: bool) -> None:
@@ -181,7 +185,7 @@ class ProcessLauncher:
             if claim is not None and claim.boot_id != self._machine.boot_id():
                 return
             self._wait(
-                lambda: read_started(folder) is not None or not shim_alive(folder, handle),
+                lambda: read_started(folder) is not None or not self._shim_alive(folder),
                 _START_SECONDS,
             )
             if not force:
@@ -193,7 +197,7 @@ class ProcessLauncher:
 
     def _signal_all(self, folder: Path, handle: Handle, number: signal.Signals) -> int:
         """Signal each process of the attempt once; return how many there were."""
-        members = find_members(folder, shim_pid(folder, handle), handle["attempt"])
+        members = find_members(folder, self._shim(folder), handle["attempt"])
         for member in members:
             try:
                 member.signal(number)
@@ -222,7 +226,7 @@ class ProcessLauncher:
                 changed()
 
         with _looking(folder):
-            shim = shim_pid(folder, handle)
+            shim = self._shim(folder)
             self._watcher.follow(str(folder), shim, shim_ended, still=lambda: is_shim(shim, folder))
 
     def log(self, handle: Handle, offset: int, limit: int) -> LogChunk:
@@ -234,7 +238,7 @@ class ProcessLauncher:
         with _looking(folder):
             chunk = Segments(folder).read(offset, limit)
             if not chunk.data and limit > 0 and self._draining(folder):
-                shim = shim_pid(folder, handle)
+                shim = self._shim(folder)
                 self._wait(
                     lambda: bool(Segments(folder).read(offset, 1).data) or not group_alive(shim),
                     _DRAIN_SECONDS,

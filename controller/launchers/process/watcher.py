@@ -59,6 +59,11 @@ class Watcher:
         for callback in callbacks:
             callback()
 
+    def pid(self, folder: str) -> int | None:
+        """Return the process that is watched for this folder."""
+        with self._lock:
+            return next((watch.pid for watch in self._watches.values() if watch.folder == folder), None)
+
     def forget(self, folder: str) -> None:
         """Call nothing more for this folder. The descriptor goes when the process ends, because a child must be reaped."""
         with self._lock:
