@@ -162,8 +162,8 @@ class SourceThread:
                 self._runtime.complaints.set(self.name, "run", reason)
                 self._runtime.log.error("source.failed", source=self.name, error=reason, exc_info=True)
                 self._stop.wait(backoff(failures, self._runtime.random).total_seconds())
-            else:
-                self._runtime.complaints.set(self.name, "run", None)
+            # A source that runs well does not return, so it counts as well from the moment it is tried again.
+            self._runtime.complaints.set(self.name, "run", None)
 
 
 class Daemon:

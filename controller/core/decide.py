@@ -139,9 +139,19 @@ def decide_press(
 def policy_removed(model: str, name: str, version: str, key: str, state: PolicyState) -> Decision:
     """Return the decision that ends what a policy held when it is no longer configured."""
     reason = f"policy removed, {state.held_count} held causes are let go"
-    line = Trace(stage="policy", outcome="skip", reason=reason)
+    return _let_go("SKIP", model, name, version, key, reason)
+
+
+def state_broken(model: str, name: str, version: str, key: str, state: PolicyState, error: Exception) -> Decision:
+    """Return the decision that ends what a policy held when deciding on it fails for a reason that is ours."""
+    reason = f"{type(error).__name__}: {error}; {state.held_count} held causes are let go"
+    return _let_go("ERROR", model, name, version, key, reason)
+
+
+def _let_go(kind: Literal["SKIP", "ERROR"], model: str, name: str, version: str, key: str, reason: str) -> Decision:
+    line = Trace(stage="policy", outcome="error" if kind == "ERROR" else "skip", reason=reason)
     return Decision(
-        kind="SKIP",
+        kind=kind,
         model=model,
         policy=name,
         policy_version=version,

@@ -22,6 +22,7 @@ from controller.core.decide import (
     policy_removed,
     refuse,
     select,
+    state_broken,
 )
 from controller.core.model import (
     PERSON_ORIGIN,
@@ -107,6 +108,10 @@ class Evaluator:
     def _drop_state(self, error: Exception) -> None:
         with self._runtime.store.transaction("drop_state") as tx:
             for model, policy, key in tx.policies.due(tx.now, 1):
+                state = tx.policies.state(model, policy, key)
+                if state is not None:
+                    decision = state_broken(model, policy, "", key, state, error)
+                    tx.policies.add_decision(decision, seq=tx.policies.take_numbers(1), event_id=None, run_id=None)
                 tx.policies.drop_state(model, policy, key)
                 self._runtime.log.error(
                     "policy.state_dropped", model=model, policy=policy, key=key, error=repr(error), exc_info=True
@@ -142,8 +147,11 @@ class Evaluator:
                     seq = tx.policies.take_numbers(1)
                     tx.policies.add_decision(decision, seq=seq, event_id=None, run_id=None)
                 tx.policies.drop_state(model, name, key)
-            elif state.on_hash != policy.on_hash or version != policy.version:
-                tx.policies.touch(model, name, key)
+            elif state.stage is not None or isinstance(policy.on, MaxAge):
+                if state.on_hash != policy.on_hash or version != policy.version:
+                    tx.policies.touch(model, name, key)
+            elif state.on_hash != policy.on_hash:
+                tx.policies.drop_state(model, name, key)  # a window that was counted under another `on`
 
 
 class _Sitting:
@@ -330,8 +338,8 @@ class _Sitting:
     ) -> None:
         self.fired += 1
         runs = self._tx.runs
-        for replaced in decision.replaces:
-            self._replace(replaced, run_id)
+        # What the replaced runs were asked for is asked of this one.
+        causes = [*(cause for replaced in decision.replaces for cause in self._replace(replaced, run_id)), *causes]
         if decision.joins_run is None:
             runs.add(
                 Run(
@@ -362,14 +370,16 @@ class _Sitting:
             runs.set(run_id, params={**(queued.params if queued else {}), **params})
         runs.add_causes(run_id, decision_id, causes, joins=decision.joins_run is not None)
 
-    def _replace(self, run_id: str, by: str) -> None:
+    def _replace(self, run_id: str, by: str) -> list[Cause]:
+        """Stop a run that another takes the place of, and return its causes."""
         run = self._tx.runs.get(run_id)
-        if run is None or run.state == "PROMOTING":
-            return
+        if run is None or run.state not in ("QUEUED", "TRAINING", "JUDGING"):
+            return []
         if run.state == "TRAINING":
             self._tx.runs.set(run_id, stop_as="SUPERSEDED", reason=f"replaced by {by}")
-        elif run.state in ("QUEUED", "JUDGING"):
+        else:
             self._tx.runs.move(run, "SUPERSEDED", cause="replaced", reason=f"replaced by {by}")
+        return self._tx.runs.causes(run_id)
 
     def _facts(self, spec: ModelSpec, policy: Policy, key: str) -> Facts:
         if self._pauses is None:
@@ -404,8 +414,9 @@ def _cause(event: Event) -> Cause:
 
 
 def _timer_cause(model: str, decision: Decision, now: datetime) -> Cause:
-    stage = decision.trace[0].stage if decision.trace else "timer"
-    return Cause(event_id=None, type=f"timer.{stage}", origin="timer", subject=model, time=now)
+    stages = [line.stage for line in decision.trace]
+    kind = "max_age" if "max_age" in stages else decision.stage
+    return Cause(event_id=None, type=f"timer.{kind}", origin="timer", subject=model, time=now)
 
 
 def _traceparent(event: Event | None) -> str | None:

@@ -114,7 +114,7 @@ class RunRows:
         actor: str = "controller",
         **values: Any,
     ) -> None:
-        """Change a run's state; a run that ends wakes the policies that wait for it."""
+        """Change a run's state; a run that leaves the model's slot wakes the policies that wait for it."""
         self._tx.transition(
             states.RUN,
             run.id,
@@ -125,7 +125,7 @@ class RunRows:
             actor=actor,
             **values,
         )
-        if target in states.RUN.final:
+        if target not in states.ACTIVE_RUN_STATES:
             self._tx.policies.wake(model=run.model, waits_for=("run",))
 
     def set(self, run_id: str, **values: Any) -> None:

@@ -371,13 +371,15 @@ def daemon(jobs: Jobs, *command: str) -> tuple[subprocess.Popen[str], Order]:
         stdout=subprocess.PIPE,
         text=True,
         cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])},
         start_new_session=True,
     )
     assert process.stdin is not None
     words = {"folder": str(order.folder), "base": str(jobs.base), "command": command}
     process.stdin.write(json.dumps(words))
     process.stdin.close()
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
     return process, order
 
 
@@ -392,7 +394,6 @@ def test_a_job_survives_the_daemon(jobs: Jobs) -> None:
     """A job goes on when the daemon's whole group is killed; another daemon finds it and sees its end."""
     process, order = daemon(jobs, "sh", "-c", "until [ -e go ]; do sleep 0.02; done; echo done; exit 5")
     assert process.stdout is not None
-    process.stdout.readline()
     handle = json.loads(process.stdout.readline())
     kill_daemon(process)
 
@@ -407,7 +408,6 @@ def test_a_job_of_a_dead_daemon_can_be_stopped(jobs: Jobs) -> None:
     """Another daemon stops what a dead one started."""
     process, order = daemon(jobs, "sleep", "60")
     assert process.stdout is not None
-    process.stdout.readline()
     process.stdout.readline()
     kill_daemon(process)
     handle = jobs.launcher.find(order)
@@ -427,8 +427,6 @@ def test_a_daemon_killed_at_any_time_around_the_start(jobs: Jobs) -> None:
         process, order = daemon(jobs, "sh", "-c", "echo ran >>ran; sleep 0.05")
         ran = jobs.base / "ran"
         ran.unlink(missing_ok=True)
-        assert process.stdout is not None
-        process.stdout.readline()
         pause.wait(chance.uniform(0, 0.006))
         kill_daemon(process)
 
