@@ -62,8 +62,6 @@ class Evaluator:
             self._runtime.log.error("evaluator.batch_failed", error=repr(error), exc_info=True)
             worked, fired = self._one_by_one()
             next_at, again = None, True
-        if fired:
-            self._runtime.bells.ring("dispatcher", "monitor")
         return Ticked(worked=worked, again=again, next_at=next_at)
 
     def _batch(self, *, events: int, timers: int) -> tuple[int, int, datetime | None]:
@@ -80,6 +78,11 @@ class Evaluator:
             sitting.close()
             if pending or due:
                 next_at = tx.policies.next_due()
+        # Before the log is written: a job may be waiting for this.
+        if sitting.fired:
+            self._runtime.bells.ring("dispatcher")
+        if sitting.stopped:
+            self._runtime.bells.ring("monitor")
         sitting.report()
         return len(pending) + len(due), sitting.fired, next_at
 
@@ -168,6 +171,8 @@ class _Sitting:
         self._decided: list[tuple[str, int]] = []
         self._decisions: list[tuple[Decision, str | None]] = []
         self.fired = 0
+        #: How many runs in training it asked to stop.
+        self.stopped = 0
 
     def hear(self, event: Event) -> None:
         """Decide on one event."""
@@ -377,6 +382,7 @@ class _Sitting:
             return []
         if run.state == "TRAINING":
             self._tx.runs.set(run_id, stop_as="SUPERSEDED", reason=f"replaced by {by}")
+            self.stopped += 1
         else:
             self._tx.runs.move(run, "SUPERSEDED", cause="replaced", reason=f"replaced by {by}")
         return self._tx.runs.causes(run_id)

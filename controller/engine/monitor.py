@@ -68,6 +68,9 @@ class Monitor:
                 if self._wants_a_look(job, attempt, run, changed, now):
                     worked += self._look(job, attempt, run)
             except StoreError:
+                with self._lock:  # what was hinted at is looked at by the next tick, not by the next sweep
+                    self._changed |= changed
+                self._look_at.pop(attempt.id, None)
                 raise
             except Exception as error:  # one job that cannot be looked at must not hide the others
                 self._look_at[attempt.id] = now + SWEEP

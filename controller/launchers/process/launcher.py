@@ -40,7 +40,7 @@ from controller.launchers.process.options import ProcessOptions, ProcessSettings
 from controller.launchers.process.output import Segments
 from controller.launchers.process.processes import group_alive
 from controller.launchers.process.records import read_claim, read_exit, read_started, written_at
-from controller.launchers.process.starting import Machine, find_program, job_environment, spawn_shim
+from controller.launchers.process.starting import Machine, find_program, job_environment, lower_priority, spawn_shim
 from controller.launchers.process.watcher import Watcher
 from controller.ports import Handle, LauncherContext, LogChunk, Observation, Order
 
@@ -88,10 +88,11 @@ class ProcessLauncher:
         niceness = min(19, os.getpriority(os.PRIO_PROCESS, 0) + added)
         segment = str(self._settings.log_cap // 3)
         tools = self._machine.tools()
-        records = [str(folder), self._machine.boot_id(), str(niceness), segment]
+        records = [str(folder), self._machine.boot_id(), segment]
         job = [str(workdir), program, *options.command[1:]]
-        argv = [SHELL, str(SHIM), *records, tools.path, tools.setsid, tools.nice, *job]
-        pid = spawn_shim(argv, environment, niceness, self._machine.given_descriptors())
+        argv = [SHELL, str(SHIM), *records, tools.path, tools.setsid, *job]
+        pid = spawn_shim(argv, environment, self._machine.given_descriptors())
+        lower_priority(pid, folder, niceness)
         self._watcher.follow(str(folder), pid)
         return make_handle(order)
 
@@ -156,8 +157,8 @@ class ProcessLauncher:
         if code in (126, 127):
             first_line = self.log(handle, 0, 300).data.partition(b"\n")[0]
             program, _, complaint = first_line.partition(b": ")
-            # The programs that become the job say so when the kernel does not let them.
-            if program in (b"setsid", os.fsencode(self._machine.tools().nice)):
+            # The program that becomes the job says so when the kernel does not let it.
+            if program == b"setsid":
                 return f"the command could not be run: {complaint.decode(errors='replace')}"
         if code > 128:
             try:

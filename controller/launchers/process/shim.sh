@@ -1,6 +1,6 @@
 # One of these stands between the daemon and each local job, so that the job outlives the daemon and its end is recorded.
 #
-#   sh shim.sh FOLDER BOOT_ID NICE SEGMENT TOOLS SETSID NICE_PROGRAM WORKDIR COMMAND [ARGUMENT ...]
+#   sh shim.sh FOLDER BOOT_ID SEGMENT TOOLS SETSID WORKDIR COMMAND [ARGUMENT ...]
 #
 # It comes with its own session, the job's output pipe as stdin (to read) and stdout (to write), and leaves in FOLDER:
 #   claim      "pid boot-id" of the one shim that may run this attempt; whoever finds it there runs nothing
@@ -53,22 +53,19 @@ shim_keep_log() {
 }
 
 # Become the job. `setsid` is a program because sh cannot leave its process group; it does not fork here.
-# The daemon has set the niceness from outside; only when it was too late for this process, `nice` is run.
 shim_become_job() {
   trap - $shim_signals
   cd "$shim_workdir" || exit
   unset OLDPWD
   read -r shim_pid shim_ shim_ shim_ shim_ shim_ shim_ shim_ shim_ shim_ shim_ shim_ shim_ shim_ shim_ shim_ shim_ shim_ \
-    shim_niceness shim_ shim_ shim_start shim_ </proc/self/stat
+    shim_ shim_ shim_ shim_start shim_ </proc/self/stat
   echo "$shim_pid $shim_start" >"$shim_folder/started" || exit
-  [ "$shim_niceness" -ge "$shim_nice" ] ||
-    exec "$shim_setsid" "$shim_nice_program" -n "$((shim_nice - shim_niceness))" "$@"
   exec "$shim_setsid" "$@"
 }
 
 shim() {
-  shim_folder=$1 shim_boot=$2 shim_nice=$3 shim_segment=$4 shim_tools=$5 shim_setsid=$6 shim_nice_program=$7 shim_workdir=$8
-  shift 8
+  shim_folder=$1 shim_boot=$2 shim_segment=$3 shim_tools=$4 shim_setsid=$5 shim_workdir=$6
+  shift 6
   trap '' $shim_signals
   set -C
   echo "$$ $shim_boot" 2>/dev/null >"$shim_folder/claim" || exit

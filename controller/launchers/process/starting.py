@@ -8,13 +8,14 @@ import re
 import shutil
 import signal
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from controller.errors import GiveUp, RetryLater
 from controller.launchers.process.attempt import ATTEMPT_VARIABLE
 from controller.launchers.process.options import ProcessOptions
-from controller.launchers.process.processes import gone_is_fine
+from controller.launchers.process.records import read_started
 from controller.ports import Order
 
 #: Python ignores some signals, which a child would inherit; listing them costs more than a start may.
@@ -46,7 +47,7 @@ def find_program(name: str, workdir: Path, search: str) -> str:
     return str(workdir / found)
 
 
-def spawn_shim(argv: list[str], environment: Mapping[str, str], niceness: int, given: list[int]) -> int:
+def spawn_shim(argv: list[str], environment: Mapping[str, str], given: list[int]) -> int:
     """Start the shim with a pipe as stdin (its reading end) and stdout, in a session of its own; return its pid.
 
     `posix_spawn`, because a fork would copy the page tables of a big daemon. Python ignores SIGPIPE and SIGXFSZ; a job must not.
@@ -56,7 +57,7 @@ def spawn_shim(argv: list[str], environment: Mapping[str, str], niceness: int, g
     except OSError as error:
         raise RetryLater(f"cannot start a process: {error}") from error
     try:
-        pid = os.posix_spawn(
+        return os.posix_spawn(
             argv[0],
             argv,
             environment,
@@ -77,15 +78,23 @@ def spawn_shim(argv: list[str], environment: Mapping[str, str], niceness: int, g
         raise GiveUp(f"cannot start the job: {reason}") from error
     except ValueError as error:  # a NUL byte, or text that no byte string stands for
         raise GiveUp(f"cannot pass command or environment on: {error}") from error
-    else:
-        # From here, because a `nice` program before the job would cost it another exec. On a busy machine this may come too
-        # late for the job's process; the shim sees that, and runs `nice` after all.
-        with gone_is_fine():
-            os.setpriority(os.PRIO_PROCESS, pid, niceness)
-        return pid
     finally:
         os.close(reading)
         os.close(writing)
+
+
+def lower_priority(shim: int, folder: Path, niceness: int) -> None:
+    """Give a job that is just starting its niceness, from outside: a `nice` program before it would cost it another exec.
+
+    The job's process leaves the shim's group right after its record: either it is still in the group and gets its niceness
+    with that, or it inherits it, or the record is there. A daemon that dies just here leaves a job that is not niced.
+    """
+    # The job has been started, so nothing that fails here may look like a launch that failed.
+    with suppress(OSError):
+        os.setpriority(os.PRIO_PGRP, shim, niceness)
+        job = read_started(folder)
+        if job is not None and job.alive():
+            os.setpriority(os.PRIO_PROCESS, job.pid, niceness)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -94,7 +103,6 @@ class Tools:
 
     path: str
     setsid: str
-    nice: str
 
 
 class Machine:
@@ -114,14 +122,14 @@ class Machine:
         """Return where the shim's own programs are, whatever the job's PATH says."""
         if self._tools is None:
             search = f"{os.environ.get('PATH', '')}:{os.defpath}"
-            found = {name: shutil.which(name, path=search) for name in ("setsid", "nice", "dd", "rm", "sleep")}
+            found = {name: shutil.which(name, path=search) for name in ("setsid", "dd", "rm", "sleep")}
             if missing := [name for name, place in found.items() if place is None]:
                 raise GiveUp(
                     f"this machine has no {', '.join(missing)}",
                     hint="install util-linux and coreutils",
                 )
             path = ":".join(dict.fromkeys(str(Path(place).parent) for place in found.values() if place))
-            self._tools = Tools(path=path, setsid=str(found["setsid"]), nice=str(found["nice"]))
+            self._tools = Tools(path=path, setsid=str(found["setsid"]))
         return self._tools
 
     def given_descriptors(self) -> list[int]:
