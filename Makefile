@@ -55,8 +55,12 @@ run: $(STAMP)  ## the daemon on configs/
 generate: $(STAMP)  ## the files made from the code (schema, CLI reference, lifecycle)
 	$(BIN)/python docs/generate.py
 
-campaign: $(STAMP)  ## the long crash and simulation campaign (hours)
-	$(BIN)/pytest -m campaign --timeout=0 $(PYTEST_ARGS)
+KILLS ?= 50
+
+campaign: $(STAMP)  ## the long campaigns: every crash point on both databases, KILLS kills during the demo
+	mkdir -p docs/campaigns
+	$(BIN)/python tests/campaign/crash_matrix.py
+	$(BIN)/python tests/campaign/demo_kills.py --kills $(KILLS) --log docs/campaigns/demo-kills.txt
 
 bench-latency: $(STAMP)  ## event to launched job, measured
 	$(BIN)/python benchmarks/latency.py

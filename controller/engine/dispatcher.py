@@ -357,8 +357,7 @@ class _Round:
 
     def _events_of(self, run: Run) -> list[Event]:
         if run.id not in self._events:
-            ids = [cause.event_id for cause in self._tx.runs.causes(run.id) if cause.event_id is not None]
-            self._events[run.id] = self._tx.events.many(ids)
+            self._events[run.id] = self._tx.events.of_run(run.id)
         return self._events[run.id]
 
 

@@ -54,17 +54,17 @@ class Evaluator:
     def tick(self, now: datetime) -> Ticked:
         """Decide on a batch of waiting events and due timers."""
         try:
-            worked, fired, next_at = self._batch(events=BATCH, timers=BATCH)
+            worked, next_at = self._batch(events=BATCH, timers=BATCH)
             again = worked >= BATCH
         except StoreError:
             raise
         except Exception as error:  # one bad event must not stop the others; it becomes a dead letter
             self._runtime.log.error("evaluator.batch_failed", error=repr(error), exc_info=True)
-            worked, fired = self._one_by_one()
-            next_at, again = None, True
+            worked, next_at, again = self._one_by_one(), None, True
         return Ticked(worked=worked, again=again, next_at=next_at)
 
-    def _batch(self, *, events: int, timers: int) -> tuple[int, int, datetime | None]:
+    def _batch(self, *, events: int, timers: int) -> tuple[int, datetime | None]:
+        """Decide on so many events and timers; return how many there were, and when the next timer is due."""
         # The numbers it takes are fenced by the term themselves, so the transaction need not ask twice.
         with self._runtime.store.transaction("decide", fenced=False) as tx:
             pending = tx.events.pending(events) if events else []
@@ -76,7 +76,7 @@ class Evaluator:
             for model, policy, key in due:
                 sitting.look(model, policy, key)
             sitting.close()
-            if pending or due:
+            if due or sitting.saved_states:
                 next_at = tx.policies.next_due()
         # Before the log is written: a job may be waiting for this.
         if sitting.fired:
@@ -84,22 +84,21 @@ class Evaluator:
         if sitting.stopped:
             self._runtime.bells.ring("monitor")
         sitting.report()
-        return len(pending) + len(due), sitting.fired, next_at
+        return len(pending) + len(due), next_at
 
-    def _one_by_one(self) -> tuple[int, int]:
+    def _one_by_one(self) -> int:
         """Decide the next event alone and the next timer alone; what fails again is buried, so that neither is blamed for the other."""
-        worked = fired = 0
+        worked = 0
         for events, timers, bury in ((1, 0, self._bury_event), (0, 1, self._drop_state)):
             try:
-                done, started, _ = self._batch(events=events, timers=timers)
+                done, _ = self._batch(events=events, timers=timers)
             except StoreError:
                 raise
             except Exception as error:  # noqa: BLE001 - the row records it, whatever it was
                 bury(error)
-                done, started = 1, 0
+                done = 1
             worked += done
-            fired += started
-        return worked, fired
+        return worked
 
     def _bury_event(self, error: Exception) -> None:
         with self._runtime.store.transaction("bury") as tx:
@@ -171,6 +170,8 @@ class _Sitting:
         self._decided: list[tuple[str, int]] = []
         self._decisions: list[tuple[Decision, str | None]] = []
         self.fired = 0
+        #: Whether a policy remembers something else now, so that another timer may be the next.
+        self.saved_states = False
         #: How many runs in training it asked to stop.
         self.stopped = 0
 
@@ -329,6 +330,7 @@ class _Sitting:
             rows.drop_causes(spec.name, name, key)
         if policy is not None and conclusion.state != (state or PolicyState(on_hash=policy.on_hash)):
             rows.save_state(policy, key, conclusion.state)
+            self.saved_states = True
 
     def _fire(
         self,

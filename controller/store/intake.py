@@ -27,7 +27,12 @@ _PENDING = (
     .limit(sa.bindparam("some", type_=sa.Integer))
 )
 _IDENTITY = sa.select(_event.c.identity, _event.c.id, _event.c.origin, _event.c.source, _event.c.source_id)
-_MANY = sa.select(_event).where(_event.c.id.in_(sa.bindparam("ids", expanding=True))).order_by(_event.c.id)
+_OF_RUN = (
+    sa.select(_event)
+    .join(schema.run_cause, schema.run_cause.c.event_id == _event.c.id)
+    .where(schema.run_cause.c.run_id == sa.bindparam("run_id"))
+    .order_by(_event.c.id)
+)
 _MARK = (
     sa.update(_event)
     .where(_event.c.id == sa.bindparam("event_id"), _event.c.state == "PENDING")
@@ -140,14 +145,9 @@ class EventRows:
         row = self._tx.execute(sa.select(_event).where(_event.c.id == event_id)).first()
         return None if row is None else record(Event, row)
 
-    def many(self, event_ids: Sequence[str]) -> list[Event]:
-        """Return events by id, oldest first; those that are gone are left out."""
-        found: list[Event] = []
-        for start in range(0, len(event_ids), 500):
-            some = event_ids[start : start + 500]
-            rows = self._tx.execute(_MANY, {"ids": some})
-            found.extend(record(Event, row) for row in rows)
-        return found
+    def of_run(self, run_id: str) -> list[Event]:
+        """Return the events behind a run, oldest first; those that are gone are left out."""
+        return [record(Event, row) for row in self._tx.execute(_OF_RUN, {"run_id": run_id})]
 
     def mark_processed(self, decided: Sequence[tuple[str, int]]) -> None:
         """Write that these events (id, place in the order of deciding) were decided on."""

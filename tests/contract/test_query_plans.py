@@ -48,7 +48,7 @@ HOT: dict[str, Callable[[Transaction], Any]] = {
     "the oldest pending event": lambda tx: tx.events.oldest_pending(),
     "identities": lambda tx: tx.events._known([1, 2, 3]),
     "an event": lambda tx: tx.events.get("evt-1"),
-    "events": lambda tx: tx.events.many(["evt-1", "evt-2"]),
+    "events of a run": lambda tx: tx.events.of_run("run-1"),
     "events that were decided": lambda tx: tx.events.mark_processed([("evt-1", 1)]),
     "what a source remembers": lambda tx: tx.events.recall("files", "a/12"),
     "due states": lambda tx: tx.policies.due(NOON, 100),

@@ -426,13 +426,11 @@ def test_an_event_comes_back_as_it_went_in(store: Store) -> None:
         tx.events.add("api", [given, make_new_event(2)])
     with store.reading() as tx:
         one, two = tx.events.pending(10)
-        many = tx.events.many([two.id, "evt-gone", one.id])
 
     for name in ("source", "source_id", "type", "subject", "time", "data", "extensions"):
         assert getattr(one, name) == getattr(given, name)
     assert (one.received_at, one.origin, one.state) == (NOON, "api", "PENDING")
     assert two.time == NOON
-    assert many == [one, two]
 
 
 def test_pending_events_are_found_in_the_order_of_storing_until_they_are_decided(store: Store) -> None:
@@ -465,7 +463,7 @@ def test_no_events_is_no_work(store: Store) -> None:
         assert list(tx.events.add("api", [])) == []
         assert tx.events.oldest_pending() is None
         assert tx.events.get("evt-none") is None
-        assert tx.events.many([]) == []
+        assert tx.events.of_run("run-none") == []
 
 
 def test_a_source_remembers_by_key_and_forgets(store: Store) -> None:

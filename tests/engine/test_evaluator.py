@@ -244,6 +244,18 @@ def test_replace_stops_what_goes_on(make_house: MakeHouse) -> None:
     assert len(house.world.starts) == 2
 
 
+def test_a_run_that_replaces_others_has_their_causes_too(make_house: MakeHouse) -> None:
+    """What the replaced runs were asked for is asked of the one that takes their place: no event is lost."""
+    house = make_house(model={"train": {"concurrency": "replace"}})
+    for _ in range(3):
+        house.send()
+        house.settle()
+
+    newest = house.runs()[-1]
+
+    assert len(house.causes(newest)) == 3
+
+
 def test_allow_runs_side_by_side(make_house: MakeHouse) -> None:
     """Each decision is a run, and they train together."""
     house = make_house(model={"train": {"concurrency": "allow"}})
