@@ -18,4 +18,4 @@ def test_kills_of_the_daemon_change_nothing(tmp_path):
     wild = play(tmp_path / "wild", months=3, kills=8, seed=seed, pace=calm.seconds / 12)
 
     assert compare(calm, wild, kills=8) == []
-    assert {row["verdict"] for row in calm.table} >= {"PROMOTED", "REJECTED"}
+    assert {row["state"] for row in calm.table} >= {"PROMOTED", "REJECTED"}

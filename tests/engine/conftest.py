@@ -30,17 +30,23 @@ scripted = tests.engine.scripted:ScriptedNotifier
 
 
 @pytest.fixture(scope="session")
-def scripted_plugins(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """The plugins of `scripted.py`, as an installed distribution."""
+def plugin_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which the plugins of `scripted.py` are an installed distribution."""
     folder = tmp_path_factory.mktemp("plugins")
     metadata = folder / "scripted_plugins-1.0.dist-info"
     metadata.mkdir()
     (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: scripted-plugins\nVersion: 1.0\n")
     (metadata / "entry_points.txt").write_text(_ENTRY_POINTS)
-    sys.path.append(str(folder))
+    return folder
+
+
+@pytest.fixture
+def scripted_plugins(plugin_folder: Path) -> Iterator[None]:
+    """The scripted plugins, found while a test runs, and by no other test."""
+    sys.path.append(str(plugin_folder))
     plugins._found.cache_clear()
     yield
-    sys.path.remove(str(folder))
+    sys.path.remove(str(plugin_folder))
     plugins._found.cache_clear()
 
 
