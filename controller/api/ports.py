@@ -41,7 +41,7 @@ class Desk(Protocol):
     """
 
     def retrain(
-        self, model: str, *, who: str, reason: str, params: Mapping[str, Json], force: bool, key: str | None
+        self, model: str, *, who: str, reason: str, params: Mapping[str, Json], key: str | None
     ) -> dict[str, Json]:
         """Press the button: `{"event_id", "duplicate"}`. The same `key` is the same press; with another request it is a `Conflict`."""
         ...

@@ -87,7 +87,6 @@ class RetrainBody(ReasonBody):
 
     params: dict[str, Json] = {}
     #: Passes over the budget, never over concurrency.
-    force: bool = False
 
 
 class RollbackBody(ReasonBody):
@@ -264,7 +263,7 @@ def _acts(desk: Desk, views: Views, *, policies: Policies, tokens_changed: Calla
     @router.post("/models/{name}/retrain", status_code=202, response_model=Acknowledged)
     def retrain(name: Name, request: Request, body: Annotated[RetrainBody, Body()], key: Key = None) -> Response:
         """Press the retrain button; the same Idempotency-Key is the same press."""
-        done = desk.retrain(name, who=_who(request), reason=body.reason, params=body.params, force=body.force, key=key)
+        done = desk.retrain(name, who=_who(request), reason=body.reason, params=body.params, key=key)
         return _json(done, 202)
 
     @router.post("/models/{name}/rollback")

@@ -460,7 +460,6 @@ def retrain(
     param: Annotated[
         list[str] | None, typer.Option(metavar="KEY=VALUE", help="A parameter; the value may be JSON.")
     ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Pass over the budget, never over concurrency.")] = False,
     wait: Wait = False,
     idempotency_key: Key = None,
     output: Output = None,
@@ -470,7 +469,7 @@ def retrain(
     from controller.cli.client import segment
 
     session = _session(ctx).with_output(output)
-    body = {"reason": session.reason(reason), "params": session.parameters(param), "force": force}
+    body = {"reason": session.reason(reason), "params": session.parameters(param)}
     key = idempotency_key or session.new_key()
     with session.client() as client:
         done = client.post(f"/v1/models/{segment(model)}/retrain", body, headers={"idempotency-key": key})

@@ -52,12 +52,11 @@ class Desk:
         who: str,
         reason: str,
         params: Mapping[str, Json],
-        force: bool,
         key: str | None,
     ) -> dict[str, Json]:
         """Ask for a retraining: a press is an event, and is decided like any other."""
         self._runtime.model(model)
-        asked = {"reason": reason, "params": dict(params), "force": force}
+        asked = {"reason": reason, "params": dict(params)}
 
         def act(tx: Transaction) -> dict[str, Json]:
             press = NewEvent(
@@ -116,7 +115,6 @@ class Desk:
                     "actor": who,
                     "reason": reason,
                     "params": dict(run.params),
-                    "force": False,
                     "retries": run_id,
                 },
             )

@@ -123,7 +123,7 @@ class Api:
 
     def press(self, *, reason: str, params: dict[str, Any], key: str) -> str:
         """Press the retrain button, and return its event's id; the same key is the same press."""
-        body = {"reason": reason, "params": params, "force": False}
+        body = {"reason": reason, "params": params}
         headers = {"idempotency-key": key}
         answer = self._call("POST", f"/v1/models/{MODEL}/retrain", json=body, headers=headers)
         return str(answer["event_id"])

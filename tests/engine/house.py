@@ -229,7 +229,7 @@ class House:
 
     def retrain(self, *, key: str | None = None, reason: str = "because", **params: Json) -> dict[str, Any]:
         """Press the button."""
-        return self.desk.retrain("churn", who="ann", reason=reason, params=params, force=False, key=key)
+        return self.desk.retrain("churn", who="ann", reason=reason, params=params, key=key)
 
     # -------------------------------------------------------------------------------------------- what there is
 

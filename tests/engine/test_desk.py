@@ -30,7 +30,7 @@ def promoted(house: House, times: int = 1) -> str:
 
 
 ACTS: dict[str, Callable[[House], Any]] = {
-    "retrain": lambda h: h.desk.retrain("churn", who="ann", reason="why", params={}, force=False, key=None),
+    "retrain": lambda h: h.desk.retrain("churn", who="ann", reason="why", params={}, key=None),
     "cancel": lambda h: h.desk.cancel(h.train().id, who="ann", reason="why"),
     "retry": lambda h: h.desk.retry(promoted(h), who="ann", reason="why", key=None),
     "promote": lambda h: h.desk.promote(_rejected(h), who="ann", reason="why"),
@@ -114,7 +114,7 @@ def test_an_act_that_is_refused_leaves_nothing(house: House) -> None:
     """No row for what did not happen."""
     for refused, error in (
         (lambda: house.desk.cancel("run-nope", who="ann", reason=""), NotFound),
-        (lambda: house.desk.retrain("nope", who="ann", reason="", params={}, force=False, key=None), NotFound),
+        (lambda: house.desk.retrain("nope", who="ann", reason="", params={}, key=None), NotFound),
         (lambda: house.desk.rollback("churn", who="ann", reason=""), NotFound),
         (lambda: house.desk.pause("policy", "churn/nope", who="ann", reason=""), NotFound),
         (lambda: house.desk.pause("world", "", who="ann", reason=""), InvalidInput),

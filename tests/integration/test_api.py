@@ -52,9 +52,9 @@ class NotingDesk:
         return {"done": verb}
 
     def retrain(
-        self, model: str, *, who: str, reason: str, params: Mapping[str, Any], force: bool, key: str | None
+        self, model: str, *, who: str, reason: str, params: Mapping[str, Any], key: str | None
     ) -> dict[str, Any]:
-        self._note("retrain", model=model, who=who, reason=reason, params=params, force=force, key=key)
+        self._note("retrain", model=model, who=who, reason=reason, params=params, key=key)
         return {"event_id": "evt-1", "duplicate": False}
 
     def cancel(self, run_id: str, *, who: str, reason: str) -> dict[str, Any]:
@@ -337,7 +337,6 @@ def test_the_socket_knows_the_user(house: House, unix: httpx.Client) -> None:
         "who": getpass.getuser(),
         "reason": "new fares",
         "params": {"a": 1},
-        "force": False,
         "key": "k",
     }
     assert house.desk.asked == [("retrain", given)]

@@ -73,7 +73,7 @@ def test_over_tcp(house: House) -> None:
     "arguments, verb, given",
     [
         (["retrain", MODEL, "-r", "why not", "--param", "depth=6", "--param", "name=x", "--idempotency-key", "k"],
-         "retrain", {"reason": "why not", "params": {"depth": 6, "name": "x"}, "force": False, "key": "k"}),
+         "retrain", {"reason": "why not", "params": {"depth": 6, "name": "x"}, "key": "k"}),
         (["pause", f"{MODEL}/drift", "-r", "noise"], "pause", {"scope": "policy", "target": f"{MODEL}/drift"}),
         (["resume"], "resume", {"scope": "all", "target": ""}),
         (["rollback", MODEL, "-r", "bad", "--to", "v1"], "rollback", {"to": "v1", "reason": "bad"}),
