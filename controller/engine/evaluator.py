@@ -290,6 +290,8 @@ class _Sitting:
             seq,
             params=data.get("params") or {},
             actor=data.get("actor"),
+            # A retry is asked for what the run before it was asked for.
+            earlier=self._tx.runs.causes(str(data["retries"])) if data.get("retries") else (),
         )
 
     def _write(
@@ -304,6 +306,7 @@ class _Sitting:
         *,
         params: dict[str, object] | None = None,
         actor: str | None = None,
+        earlier: Sequence[Cause] = (),
     ) -> None:
         """Write a conclusion: the decision, what became of the causes, the run, and the policy's state."""
         decision, rows = conclusion.decision, self._tx.policies
@@ -316,7 +319,7 @@ class _Sitting:
         decision_id = rows.add_decision(decision, seq=seq, event_id=event.id if event else None, run_id=run_id)
         self._decisions.append((decision, run_id))
         if run_id is not None:
-            causes = rows.collected(spec.name, name, key) if has_collected else []
+            causes = [*earlier, *(rows.collected(spec.name, name, key) if has_collected else ())]
             if cause is not None:
                 causes.append(cause)
             if not causes:

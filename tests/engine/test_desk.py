@@ -148,8 +148,8 @@ def test_what_has_ended_cannot_be_cancelled(house: House) -> None:
         house.desk.cancel(promoted(house), who="ann", reason="")
 
 
-def test_retry_is_a_new_run_with_the_same_parameters(house: House) -> None:
-    """Final states stay final: a retry is a press."""
+def test_retry_is_a_new_run_with_the_same_causes_and_parameters(house: House) -> None:
+    """Final states stay final: a retry is a press, and its run has the causes of the one before it too."""
     house.retrain(depth=3)
     house.settle()
     for _ in range(2):
@@ -164,6 +164,7 @@ def test_retry_is_a_new_run_with_the_same_parameters(house: House) -> None:
     first, second = house.runs()
     assert (first.state, second.state) == ("FAILED", "TRAINING")
     assert (second.params, second.actor) == ({"depth": 3}, "bob")
+    assert house.causes(second) == [*house.causes(first), "retrain.requested"]
 
 
 # -------------------------------------------------------------------------------------------------- reload
