@@ -47,6 +47,8 @@ from controller.telemetry import Metrics, configure_logs, logger
 SWEEP = timedelta(seconds=10)
 #: A loop that has not finished a tick for this long counts as dead.
 DEAD_AFTER = timedelta(seconds=60)
+#: But these wait for other people's programs, and read and remove artifacts of any size: a step of theirs may take longer.
+PATIENT_LOOPS = {"gatekeeper": timedelta(minutes=30), "janitor": timedelta(minutes=30), "outbox": timedelta(minutes=5)}
 #: Exit codes, as in sysexits.h.
 EX_CONFIG, EX_UNAVAILABLE, EX_SOFTWARE = 78, 69, 70
 
@@ -289,7 +291,7 @@ class Daemon:
         dead = [
             f"loop {name} has not come back for {age:.0f} s"
             for name, age in ages.items()
-            if age > DEAD_AFTER.total_seconds()
+            if age > PATIENT_LOOPS.get(name, DEAD_AFTER).total_seconds()
         ]
         if self._server is not None and not self._server.alive():
             dead.append("the API's thread has ended")

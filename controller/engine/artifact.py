@@ -24,12 +24,17 @@ def locate(artifact: str | None, folder: Path) -> str:
         artifact = artifact.removeprefix("file://")
     elif _SCHEME.match(artifact):
         return artifact
-    root = folder.resolve()
-    path = (root / artifact).resolve()
-    if path != root and root not in path.parents:
-        raise InvalidInput(f"the artifact {artifact!r} is outside RETRAIN_ARTIFACT_DIR")
-    if not path.exists():
-        raise InvalidInput(f"the artifact {artifact!r} does not exist")
+    try:
+        root = folder.resolve()
+        path = (root / artifact).resolve()
+        if path != root and root not in path.parents:
+            raise InvalidInput(f"the artifact {artifact!r} is outside RETRAIN_ARTIFACT_DIR")
+        if not path.exists():
+            raise InvalidInput(f"the artifact {artifact!r} does not exist")
+        if not path.is_file() and not path.is_dir():
+            raise InvalidInput(f"the artifact {artifact!r} is neither a file nor a folder")
+    except (OSError, RuntimeError, ValueError) as error:  # a name too long, a loop of links, a NUL, a closed folder
+        raise InvalidInput(f"the artifact {artifact[:200]!r} cannot be looked at: {error}") from error
     return str(path)
 
 
@@ -50,7 +55,7 @@ def digest(artifact: str) -> str | None:
 
 def _digest_file(path: Path) -> str:
     sha = hashlib.sha256()
-    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     with os.fdopen(descriptor, "rb") as file:
         while chunk := file.read(_CHUNK):
             sha.update(chunk)

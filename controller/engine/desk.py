@@ -84,7 +84,7 @@ class Desk:
         """Stop a run, wherever it is; asking twice is one act. Raises `Conflict` when it has ended or is being promoted."""
 
         def act(tx: Transaction) -> dict[str, Json]:
-            run = _run(tx, run_id)
+            run = _run(tx, run_id, lock=True)
             if "CANCELLED" in (run.state, run.stop_as):
                 return {"run": run_id, "state": run.state, "stopping": run.state == "TRAINING"}
             why = f"cancelled by {who}: {reason}"
@@ -291,8 +291,9 @@ class Desk:
                     reason="",
                     ring=("dispatcher",),
                 )
-                # Last, so that what new sources bring is decided by the new policies.
-                self._reloaded(after)
+            # Last, so that what new sources bring is decided by the new policies; and also when nothing changed, because an
+            # earlier reload may have failed right before this. Sources that are as they were are left alone.
+            self._reloaded(after)
         warnings = [str(problem) for problem in after.warnings]
         return {"version": after.version, "changed": changed, "warnings": warnings}
 
@@ -408,6 +409,11 @@ class Desk:
         model = tx.models.ensure(version.model)
         if version.id == model.champion_id:
             raise Conflict(f"v{version.number} is the champion of {version.model!r} already")
+        if not tx.models.is_kept(version.id):
+            raise Conflict(
+                f"the artifact of v{version.number} of {version.model!r} was not kept",
+                hint="see `keep_artifacts` of the model",
+            )
         promotion = tx.models.add_promotion(
             model,
             version_id=version.id,
@@ -459,8 +465,8 @@ def token_digest(secret: str) -> str:
     return hashlib.sha256(secret.encode()).hexdigest()
 
 
-def _run(tx: Transaction, run_id: str) -> Run:
-    run = tx.runs.get(run_id)
+def _run(tx: Transaction, run_id: str, *, lock: bool = False) -> Run:
+    run = tx.runs.lock(run_id) if lock else tx.runs.get(run_id)
     if run is None:
         raise NotFound(f"there is no run {run_id!r}")
     return run

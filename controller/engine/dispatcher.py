@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from controller.core.conditions import Scope, event_values
-from controller.core.model import Attempt, Champion, Event, Job, Run
+from controller.core.model import PERSON_ORIGIN, Attempt, Champion, Event, Job, Run
 from controller.core.policy import ModelSpec
 from controller.core.supervise import Supervision, after_failure
 from controller.core.template import fill
@@ -345,9 +345,12 @@ class _Round:
 
     def _scope(self, run: Run, spec: ModelSpec) -> Scope:
         events = self._events_of(run)
+        # A press says that somebody asked, not what there is: its data stands in only when there is nothing else.
+        newest = next((event for event in reversed(events) if event.origin != PERSON_ORIGIN), None)
+        newest = newest or (events[-1] if events else None)
         return Scope(
             {
-                "event": event_values(events[-1]) if events else None,
+                "event": None if newest is None else event_values(newest),
                 "events": [event_values(event) for event in events],
                 "model": {"name": spec.name, "labels": dict(spec.labels)},
                 "run": {"id": run.id, "policy": run.policy, "key": run.key},

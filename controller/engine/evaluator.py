@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from controller.config import Config
 from controller.core.chain import Facts, PolicyState
@@ -37,10 +37,12 @@ from controller.core.model import (
 from controller.core.policy import Leaf, MaxAge, ModelSpec, Policy
 from controller.core.stages.count import event_time
 from controller.engine.runtime import Runtime, Ticked
-from controller.errors import StoreError
+from controller.errors import Conflict, StoreError
 from controller.store import Transaction
 
 BATCH = 500
+#: A level that could not be looked at is looked at again after this long.
+AFTER_A_BROKEN_LOOK = timedelta(hours=1)
 
 
 class Evaluator:
@@ -56,7 +58,7 @@ class Evaluator:
         try:
             worked, next_at = self._batch(events=BATCH, timers=BATCH)
             again = worked >= BATCH
-        except StoreError:
+        except (StoreError, Conflict):
             raise
         except Exception as error:  # one bad event must not stop the others; it becomes a dead letter
             self._runtime.log.error("evaluator.batch_failed", error=repr(error), exc_info=True)
@@ -92,7 +94,7 @@ class Evaluator:
         for events, timers, bury in ((1, 0, self._bury_event), (0, 1, self._drop_state)):
             try:
                 done, _ = self._batch(events=events, timers=timers)
-            except StoreError:
+            except (StoreError, Conflict):
                 raise
             except Exception as error:  # noqa: BLE001 - the row records it, whatever it was
                 bury(error)
@@ -115,9 +117,18 @@ class Evaluator:
                     decision = state_broken(model, policy, "", key, state, error)
                     tx.policies.add_decision(decision, seq=tx.policies.take_numbers(1), event_id=None, run_id=None)
                 tx.policies.drop_state(model, policy, key)
+                self._look_again(tx, model, policy)
                 self._runtime.log.error(
                     "policy.state_dropped", model=model, policy=policy, key=key, error=repr(error), exc_info=True
                 )
+
+    def _look_again(self, tx: Transaction, model: str, name: str) -> None:
+        """Keep a level alive: no event would ever bring it back."""
+        spec = self._runtime.config.models.get(model)
+        policy = spec.policies.get(name) if spec is not None else None
+        if policy is not None and isinstance(policy.on, MaxAge):
+            state = PolicyState(on_hash=policy.on_hash, due_at=tx.now + AFTER_A_BROKEN_LOOK)
+            tx.policies.save_state(policy, "", state)
 
     def activate(self, *, actor: str, config: Config | None = None) -> None:
         """Make a configuration (by default the runtime's) the one that decides, and deal with policies that changed or are gone.
@@ -349,7 +360,10 @@ class _Sitting:
         self.fired += 1
         runs = self._tx.runs
         # What the replaced runs were asked for is asked of this one.
-        causes = [*(cause for replaced in decision.replaces for cause in self._replace(replaced, run_id)), *causes]
+        replaced = [run for each in decision.replaces if (run := self._replace(each, run_id)) is not None]
+        causes = [*(cause for run in replaced for cause in runs.causes(run.id)), *causes]
+        params = {name: value for each in [*(run.params for run in replaced), params] for name, value in each.items()}
+        actor = actor or next((run.actor for run in reversed(replaced) if run.actor), None)
         if decision.joins_run is None:
             runs.add(
                 Run(
@@ -380,17 +394,17 @@ class _Sitting:
             runs.set(run_id, params={**(queued.params if queued else {}), **params})
         runs.add_causes(run_id, decision_id, causes, joins=decision.joins_run is not None)
 
-    def _replace(self, run_id: str, by: str) -> list[Cause]:
-        """Stop a run that another takes the place of, and return its causes."""
+    def _replace(self, run_id: str, by: str) -> Run | None:
+        """Stop a run that another takes the place of, and return it; None for one that can no longer be stopped."""
         run = self._tx.runs.get(run_id)
         if run is None or run.state not in ("QUEUED", "TRAINING", "JUDGING"):
-            return []
+            return None
         if run.state == "TRAINING":
             self._tx.runs.set(run_id, stop_as="SUPERSEDED", reason=f"replaced by {by}")
             self.stopped += 1
         else:
             self._tx.runs.move(run, "SUPERSEDED", cause="replaced", reason=f"replaced by {by}")
-        return self._tx.runs.causes(run_id)
+        return run
 
     def _facts(self, spec: ModelSpec, policy: Policy, key: str) -> Facts:
         if self._pauses is None:

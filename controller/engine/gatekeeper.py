@@ -7,8 +7,9 @@ if one gives up, those that moved go back in reverse. The champion's row changes
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
+from functools import partial
 
 from controller.core.gate import Contestant, Verdict, judge
 from controller.core.model import Champion, Job, Promotion, Run, Step, Version
@@ -16,13 +17,15 @@ from controller.core.policy import ModelSpec
 from controller.core.result import Result
 from controller.engine import artifact
 from controller.engine.runtime import Runtime, Ticked, champion_of, notify_people, target_of
-from controller.errors import Conflict, GiveUp, InvalidInput, RetryLater
-from controller.ports import PromotionOrder
+from controller.errors import Conflict, GiveUp, InvalidInput, PluginError, RetryLater, StoreError
+from controller.ports import Promoter, PromotionOrder
 from controller.retry import backoff
 from controller.store import Transaction
 
 #: A promoter that asks to be tried again is given up on after this long.
 PATIENCE = timedelta(hours=24)
+#: What cannot be dealt with is tried again after this long.
+STUCK = timedelta(seconds=30)
 
 
 class Gatekeeper:
@@ -39,10 +42,10 @@ class Gatekeeper:
             judging = tx.runs.in_state("JUDGING")
             waiting = tx.runs.in_state("AWAITING_APPROVAL")
             promotions = tx.models.pending_promotions()
-        worked = sum(self._judge(run) for run in judging)
+        worked = sum(self._alone(run.id, partial(self._judge, run))[0] for run in judging)
         moved, next_at = self._review(waiting, now)
         for promotion in promotions:
-            done, due_at = self._carry_on(promotion)
+            done, due_at = self._alone(promotion.id, partial(self._carry_on, promotion))
             moved += done
             next_at = min(filter(None, (next_at, due_at)), default=None)
         if worked or moved:
@@ -50,9 +53,22 @@ class Gatekeeper:
         # What was let in just now is a promotion to carry on with.
         return Ticked(worked=worked + moved, again=worked + moved > 0, next_at=next_at)
 
+    def _alone(self, entity: str, step: Callable[[], tuple[int, datetime | None]]) -> tuple[int, datetime | None]:
+        """Take one run or promotion a step further; one that cannot be dealt with must not stop the others."""
+        try:
+            done = step()
+        except StoreError:
+            raise
+        except Exception as error:
+            self._runtime.complaints.set(self.name, entity, f"{entity} cannot be dealt with: {error!r}")
+            self._runtime.log.error("gatekeeper.stuck", entity=entity, error=repr(error), exc_info=True)
+            return 0, self._runtime.clock.now() + STUCK
+        self._runtime.complaints.set(self.name, entity, None)
+        return done
+
     # ------------------------------------------------------------------------------------------- judging
 
-    def _judge(self, run: Run) -> int:
+    def _judge(self, run: Run) -> tuple[int, datetime | None]:
         with self._runtime.store.reading() as tx:
             spec = self._runtime.spec_of(tx, run)
             jobs, results = tx.runs.jobs(run.id), tx.runs.results(run.id)
@@ -69,7 +85,11 @@ class Gatekeeper:
         with self._runtime.store.transaction("judge") as tx:
             fresh = tx.runs.get(run.id)
             if fresh is None or fresh.state != "JUDGING":
-                return 0
+                return 0, None
+            if fresh.stop_as is not None:
+                cause = "cancelled" if fresh.stop_as == "CANCELLED" else "replaced"
+                tx.runs.move(fresh, fresh.stop_as, cause=cause, reason=fresh.reason)
+                return 1, None
             tx.runs.add_verdict(run.id, verdict, run.champion_id)
             versions = self._add_versions(tx, run, jobs, results, artifacts)
             self._conclude(tx, fresh, spec, verdict, versions)
@@ -82,7 +102,7 @@ class Gatekeeper:
             challenger=verdict.challenger,
             reason=verdict.reason,
         )
-        return 1
+        return 1, None
 
     def _contestants(
         self,
@@ -373,8 +393,8 @@ class Gatekeeper:
 
     def _apply(self, spec: ModelSpec, order: PromotionOrder, step: Step) -> Step | datetime | None:
         """Carry out one step and read it back; None: done. An instant: try again then. The step: it gave up."""
-        promoter = self._runtime.promoter(spec, step.position)
         try:
+            promoter = self._promoter(spec, step)
             promoter.promote(order)
             found = promoter.current(order.model)
             if found != order.target.version_id:
@@ -389,6 +409,16 @@ class Gatekeeper:
         with self._runtime.store.transaction("promote_step") as tx:
             tx.models.move_step(step, "APPLIED", cause="applied", attempts=step.attempts + 1)
         return None
+
+    def _promoter(self, spec: ModelSpec, step: Step) -> Promoter:
+        """Return the promoter of a step; raises `GiveUp` when the configuration no longer has it in this place."""
+        types = [promoter.type for promoter in spec.promoters]
+        if len(types) < step.position or types[step.position - 1] != step.promoter:
+            raise GiveUp(f"promoter {step.promoter!r} is no longer number {step.position} of model {spec.name!r}")
+        try:
+            return self._runtime.promoter(spec, step.position)
+        except PluginError as error:
+            raise GiveUp(error.message) from error
 
     def _try_step_again(self, step: Step, reason: str) -> Step | datetime:
         runtime = self._runtime
@@ -421,10 +451,10 @@ class Gatekeeper:
     ) -> tuple[int, datetime | None]:
         """Take back what moved, the last first, then end the promotion."""
         for step in reversed(steps):
-            if step.state not in ("APPLIED", "FAILED"):
+            if step.state == "UNDONE":
                 continue
-            promoter = self._runtime.promoter(spec, step.position)
             try:
+                promoter = self._promoter(spec, step)
                 if step.state == "APPLIED" or promoter.current(order.model) == order.target.version_id:
                     promoter.rollback(order)
             except GiveUp as error:

@@ -68,8 +68,9 @@ class Inbox:
         try:
             receipts = self._commit(group)
         except StoreBusy as error:
+            ticked = self._complain(error, now)  # first, so that whoever is refused finds the reason in /readyz
             self._refuse(group, error)
-            return self._complain(error, now)
+            return ticked
         except ControllerError as error:
             self._refuse(group, error)
             raise

@@ -36,6 +36,13 @@ class Janitor:
         return Ticked(next_at=now + EVERY)
 
     def _forget(self, version: Version) -> None:
+        """Write that an artifact goes, then remove it: a person may have asked for that version a moment ago."""
+        with self._runtime.store.transaction("forget") as tx:
+            spec = self._runtime.config.models.get(version.model)
+            keep = 0 if spec is None else spec.keep_artifacts
+            if version.id not in {each.id for each in tx.models.forgettable_artifacts(version.model, keep)}:
+                return
+            tx.models.mark_forgotten(version.id)
         runs = (self._runtime.state_dir / "runs").resolve()
         path = Path(version.artifact)
         if runs in path.resolve().parents:
@@ -44,6 +51,4 @@ class Janitor:
             except OSError as error:
                 self._runtime.log.warning("artifact.not_removed", version_id=version.id, error=str(error))
                 return
-        with self._runtime.store.transaction("forget") as tx:
-            tx.models.mark_forgotten(version.id)
         self._runtime.log.info("artifact.removed", model=version.model, version=version.number, version_id=version.id)

@@ -11,7 +11,7 @@ from controller.store import Transaction
 
 def close_training(tx: Transaction, run_id: str, spec: ModelSpec) -> str | None:
     """End a run's TRAINING if all its jobs have ended, and return its new state; None while it goes on."""
-    run = tx.runs.get(run_id)
+    run = tx.runs.lock(run_id)  # two jobs that end at once must not each take the other for open
     if run is None or run.state != "TRAINING":
         return None
     jobs = tx.runs.jobs(run_id)

@@ -31,6 +31,7 @@ _version = schema.version
 _promotion = schema.promotion
 _step = schema.step
 _MODEL = sa.select(_model).where(_model.c.name == sa.bindparam("name"))
+_ENDED_WELL = sa.select(schema.run.c.id).where(schema.run.c.state == "SUCCEEDED")
 _CHAMPION = (
     sa.select(_version, schema.run.c.decided_at)
     .join(_model, _model.c.champion_id == _version.c.id)
@@ -321,13 +322,24 @@ class ModelRows:
                 _version.c.model == model,
                 _version.c.artifact_kept,
                 _version.c.run_id.is_not(None),
-                _version.c.state.in_(("REJECTED", "RETIRED", "ROLLED_BACK")),
+                sa.or_(
+                    _version.c.state.in_(("REJECTED", "RETIRED", "ROLLED_BACK")),
+                    # Nothing promotes these: their model has no promoters.
+                    sa.and_(_version.c.state == "CANDIDATE", _version.c.run_id.in_(_ENDED_WELL)),
+                ),
             )
             .order_by(_version.c.number.desc())
         )
         old = [v for v in (record(Version, row) for row in self._tx.execute(statement)) if v.id not in spared]
         return old[keep:]
 
+    def is_kept(self, version_id: str) -> bool:
+        """Say whether a version's artifact is still there, as far as the janitor knows."""
+        kept: bool | None = self._tx.execute(
+            sa.select(_version.c.artifact_kept).where(_version.c.id == version_id)
+        ).scalar()
+        return bool(kept)
+
     def mark_forgotten(self, version_id: str) -> None:
-        """Write that a version's artifact is gone."""
+        """Write that a version's artifact may go."""
         self._tx.execute(sa.update(_version).where(_version.c.id == version_id).values(artifact_kept=False))

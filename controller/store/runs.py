@@ -95,6 +95,11 @@ class RunRows:
         """Return why a run exists, in the order in which it was learned."""
         return [record(Cause, row) for row in self._tx.execute(_CAUSES, {"run_id": run_id})]
 
+    def lock(self, run_id: str) -> Run | None:
+        """Return one run as it is now, and keep others from changing it until this transaction ends."""
+        row = self._tx.execute(_RUN.with_for_update(), {"run_id": run_id}).first()  # SQLite has one writer anyway
+        return None if row is None else record(Run, row)
+
     def get(self, run_id: str) -> Run | None:
         """Return one run."""
         row = self._tx.execute(_RUN, {"run_id": run_id}).first()
