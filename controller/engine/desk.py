@@ -207,8 +207,8 @@ class Desk:
         self._runtime.model(model)
 
         def act(tx: Transaction) -> dict[str, Json]:
-            version = tx.models.version(to) if to else predecessor(tx, model)
-            if version is None or version.model != model:
+            version = tx.models.version_called(model, to) if to else predecessor(tx, model)
+            if version is None:
                 raise NotFound(
                     f"model {model!r} has no version {to!r}"
                     if to

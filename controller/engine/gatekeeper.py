@@ -535,12 +535,17 @@ def _is_over(until: datetime | None, now: datetime) -> bool:
 def predecessor(tx: Transaction, model: str) -> Version | None:
     """Return what a rollback leads to: the champion before the present one, as that one was promoted.
 
-    Rollbacks are passed over, or a second one would go forward again to what the first rolled away.
+    Rollbacks are passed over, and so is what was rolled away: a second rollback goes further back, never forward again.
     """
-    state = tx.models.ensure(model)
+    champion_id = tx.models.ensure(model).champion_id
+    sought = champion_id
     for promotion in tx.models.promotions(model):
-        if promotion.version_id == state.champion_id and promotion.state == "APPLIED" and promotion.kind != "rollback":
-            return tx.models.version(promotion.previous_id)
+        if promotion.version_id != sought or promotion.state != "APPLIED" or promotion.kind == "rollback":
+            continue
+        version = tx.models.version(promotion.previous_id)
+        if version is None or (version.id != champion_id and version.state != "ROLLED_BACK"):
+            return version
+        sought = version.id
     return None
 
 

@@ -74,6 +74,10 @@ def _names(tx: Transaction, models: Iterable[str], policies: Iterable[str]) -> d
 def _exact(tx: Transaction, text: str, names: dict[str, str]) -> list[Found]:
     if text in names:
         return [Found(names[text], text)]
+    model, _, number = text.rpartition("/")
+    if names.get(model) == "model" and number.removeprefix("v").isdecimal():
+        version = tx.models.version_called(model, number)
+        return [] if version is None else [Found("version", version.id)]
     kind, table = _KINDS.get(text.partition("-")[0], ("", schema.run))
     if kind and tx.execute(sa.select(table.c.id).where(table.c.id == text)).first() is not None:
         return [Found(kind, text)]

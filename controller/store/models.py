@@ -133,6 +133,16 @@ class ModelRows:
         row = self._tx.execute(sa.select(_version).where(_version.c.id == version_id)).first()
         return None if row is None else record(Version, row)
 
+    def version_called(self, model: str, name: str) -> Version | None:
+        """Return a model's version by its id or its number, `v5` or `5`."""
+        number = name.removeprefix("v")
+        if not number.isdecimal():
+            version = self.version(name)
+            return version if version is not None and version.model == model else None
+        statement = sa.select(_version).where(_version.c.model == model, _version.c.number == int(number))
+        row = self._tx.execute(statement).first()
+        return None if row is None else record(Version, row)
+
     def versions(self, model: str) -> list[Version]:
         """Return a model's versions, the newest first."""
         statement = sa.select(_version).where(_version.c.model == model).order_by(_version.c.number.desc())

@@ -167,6 +167,23 @@ def test_retry_is_a_new_run_with_the_same_causes_and_parameters(house: House) ->
     assert house.causes(second) == [*house.causes(first), "retrain.requested"]
 
 
+def test_rollbacks_go_back_and_never_round(house: House) -> None:
+    """After an override to an older version too, each rollback leads further back, to nothing that was rolled away."""
+    promoted(house, times=3)
+    first, _, third = house.versions()
+    house.desk.promote(first.id, who="ann", reason="it was better")
+    house.settle()
+
+    for _ in range(2):
+        house.desk.rollback("churn", who="ann", reason="and back")
+        house.settle()
+
+    assert [version.state for version in house.versions()] == ["ROLLED_BACK", "CHAMPION", "ROLLED_BACK"]
+    with pytest.raises(NotFound, match="no champion before"):
+        house.desk.rollback("churn", who="ann", reason="and back")
+    assert house.desk.rollback("churn", to=f"v{third.number}", who="ann", reason="that one")["version"] == 3
+
+
 # -------------------------------------------------------------------------------------------------- reload
 
 

@@ -125,6 +125,24 @@ def test_templates_are_filled(make_house: MakeHouse) -> None:
     assert json.loads(order.environment["RETRAIN_PARAMS"]) == {"share": 0.25}
 
 
+def test_a_press_does_not_hide_the_data_it_joins(make_house: MakeHouse) -> None:
+    """A template's `event` is the newest that brought data, so a person who presses meanwhile does not spoil the run."""
+    house = make_house(model={"train": {"command": ["train", "{{ event.data.path }}"]}})
+    house.train(path="first")
+    house.send(data={"path": "second"})
+    house.settle()
+    house.retrain()
+    house.settle()
+    house.world.fail("a")
+    house.settle()
+    house.advance(30)
+    house.world.fail("a")
+    house.settle()
+
+    assert house.world.job("a").order.options.command == ("train", "second")
+    assert house.causes(house.runs()[-1]) == ["drift", "retrain.requested"]
+
+
 def test_a_missing_name_fails_the_run(make_house: MakeHouse) -> None:
     """Nothing is launched, the run says which name is missing, and people are told."""
     house = make_house(model={"train": {"command": ["train", "{{ event.data.path }}"]}})

@@ -113,7 +113,9 @@ def test_the_best_candidate_is_the_challenger(make_house: MakeHouse) -> None:
     assert {version.candidate: version.state for version in house.versions()} == {"a": "REJECTED", "b": "CHAMPION"}
 
 
-@pytest.mark.parametrize("artifact", ["../../../../retrain.db", "/etc/passwd", "missing.bin", ""])
+@pytest.mark.parametrize(
+    "artifact", ["../../../../retrain.db", "/etc/passwd", "missing.bin", "", "x" * 300, "a\u0001b"]
+)
 def test_an_artifact_that_cannot_be_promoted(house: House, artifact: str) -> None:
     """Outside of its folder, missing or not named: the candidate does not compete."""
     house.train()
@@ -397,6 +399,25 @@ def test_the_second_of_two_gives_up(make_house: MakeHouse) -> None:
     assert steps(house)[-2:] == ["UNDONE", "FAILED"]
     assert house.versions()[1].state == "REJECTED"
     assert house.mail()[-1] == "failed"
+
+
+def test_a_promoter_that_is_configured_away_during_a_rollback(make_house: MakeHouse) -> None:
+    """It counts as given up: what moved goes back, and the model can be promoted again."""
+    house = make_house(model={"promote": TWO_PROMOTERS})
+    house.champion(auc=0.7)
+    house.champion(auc=0.8)
+    house.world.registries["second"].script = [RetryLater("not now")] * 5
+    house.desk.rollback("churn", who="ann", reason="it misbehaves")
+    house.settle()
+
+    house.write(model={"promote": TWO_PROMOTERS[:1]})
+    house.desk.reload(who="ann")
+    house.advance(600)
+
+    with house.store.reading() as tx:
+        last = tx.models.promotions("churn")[0]
+    assert (last.kind, last.state, last.cause) == ("rollback", "FAILED", "promotion_failed")
+    assert house.world.registries["first"].serves["churn"] == house.versions()[1].id
 
 
 def test_an_undo_is_tried_again_until_it_is_done(make_house: MakeHouse) -> None:
