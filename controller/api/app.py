@@ -45,7 +45,9 @@ def make_app(
     """
     auth = Auth(views.token, clock=clock, log=log)
     waiting = Waiting(clock)
-    routes = make_routes(desk, views, logs, policies=policies, waiting=waiting, tokens_changed=auth.forget)
+    routes = make_routes(
+        desk, views, logs, health=health, policies=policies, waiting=waiting, tokens_changed=auth.forget
+    )
     return App(routes, inbox, health, auth=auth, waiting=waiting, log=log, registry=registry, hooks=hooks)
 
 

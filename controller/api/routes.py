@@ -18,7 +18,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from controller.api.ports import Desk, Logs, Views
+from controller.api.ports import Desk, Health, Logs, Views
 from controller.api.problems import FAULT, Answer, answer, problem, problem_of
 from controller.api.why import locate, why
 from controller.clock import Clock
@@ -141,6 +141,7 @@ def make_routes(
     views: Views,
     logs: Logs,
     *,
+    health: Health,
     policies: Policies,
     waiting: Waiting,
     tokens_changed: Callable[[], None],
@@ -161,7 +162,7 @@ def make_routes(
             Exception: _fault,
         },
     )
-    app.include_router(_questions(views, logs, policies=policies, waiting=waiting), prefix="/v1")
+    app.include_router(_questions(views, logs, health=health, policies=policies, waiting=waiting), prefix="/v1")
     app.include_router(_acts(desk, views, policies=policies, tokens_changed=tokens_changed), prefix="/v1")
     _document_intake(app)
     return app
@@ -170,14 +171,15 @@ def make_routes(
 # --------------------------------------------------------------------------------------------------- questions
 
 
-def _questions(views: Views, logs: Logs, *, policies: Policies, waiting: Waiting) -> APIRouter:
+def _questions(views: Views, logs: Logs, *, health: Health, policies: Policies, waiting: Waiting) -> APIRouter:
     router = APIRouter()
 
     @router.get("/status", response_model=StatusShape)
     def status() -> Response:
         """Say what is happening now."""
         shape = views.status()
-        return _json({**shape, "models": views.models(policies())})
+        complaints = health.report()["reasons"]
+        return _json({**shape, "models": views.models(policies()), "complaints": complaints})
 
     @router.get("/models", response_model=list[ModelSummary])
     def models() -> Response:

@@ -58,6 +58,9 @@ def finish(session: Session, client: Client, press: Any) -> None:
     session.print_json_only(run)
     if run["state"] == "AWAITING_APPROVAL":
         session.note(f"it waits for a person: retrainctl approve {run['id']}")
+    if run["state"] in _FAILED and run["jobs"]:
+        one = run["jobs"][0]["candidate"]
+        session.note(f"its logs: retrainctl logs {run['id']} --candidate {one}")
     end(run)
 
 

@@ -555,7 +555,12 @@ def rollback(
     body = {"to": to, "reason": session.reason(reason, needed=True)}
     with session.client() as client:
         done = client.post(f"/v1/models/{segment(model)}/rollback", body)
-    session.print(done, lambda: [f"{model} is being rolled back"])
+    session.print(
+        done,
+        lambda: [
+            f"{model} goes back to v{done['version']}; promotion is then held, until `retrainctl resume {model}` or `after_rollback`"
+        ],
+    )
 
 
 _Target = Annotated[str, typer.Argument(metavar="all|MODEL|MODEL/POLICY", autocompletion=complete_model)]

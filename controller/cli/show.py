@@ -86,6 +86,8 @@ def _heading(text: str) -> Text:
 def status(found: Row, now: datetime) -> list[RenderableType]:
     """Return what is happening now, on one screen."""
     parts: list[RenderableType] = [_leader(found, now), _counts(found["events"], now)]
+    if found["complaints"]:
+        parts += [_heading("WRONG"), *(_line(complaint, "red") for complaint in found["complaints"])]
     if found["pauses"]:
         parts += [_heading("PAUSED"), *(_line(_pause(pause, now), "yellow") for pause in found["pauses"])]
     parts += [_heading("MODELS"), *models(found["models"], now)]
@@ -110,7 +112,8 @@ def _leader(found: Row, now: datetime) -> Text:
     leader = found["leader"]
     who = "no daemon has led yet"
     if leader is not None:
-        who = f"led by {leader['host']} pid {leader['pid']}, term {leader['term']}, since {ago(leader['since'], now)}"
+        led = "last led" if found["complaints"] is None else "led"
+        who = f"{led} by {leader['host']} pid {leader['pid']}, term {leader['term']}, since {ago(leader['since'], now)}"
     return Text.assemble(("retrain controller", "bold"), f"  {one_line(who)}")
 
 

@@ -371,6 +371,8 @@ class StatusShape(TypedDict):
     pauses: list[PauseShape]
     promotions: list[PromotionShape]
     notifications_pending: int
+    #: What the daemon complains of, as in `/readyz`; None when nobody was there to ask.
+    complaints: list[str] | None
 
 
 class RunPage(TypedDict):

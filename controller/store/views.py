@@ -92,6 +92,7 @@ class Views:
                 "notifications_pending": _count(
                     tx, schema.notification, schema.notification.c.state == _inline("PENDING")
                 ),
+                "complaints": None,
             }
 
     def runs(
