@@ -73,7 +73,7 @@ class NotingDesk:
         return self._note("promote", target=target, who=who, reason=reason)
 
     def rollback(self, model: str, *, who: str, reason: str, to: str | None = None) -> dict[str, Any]:
-        return self._note("rollback", model=model, who=who, reason=reason, to=to)
+        return {**self._note("rollback", model=model, who=who, reason=reason, to=to), "version": 2}
 
     def adopt(
         self, model: str, *, who: str, reason: str, artifact: str, metrics: Mapping[str, float]
