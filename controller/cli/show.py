@@ -5,6 +5,7 @@ Everything that came from outside goes through `one_line` or `clean`, and nothin
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -63,7 +64,13 @@ def _table(*columns: str, wide: str = "") -> Table:
     """Return an empty table; the column `wide` takes the room that is left."""
     found = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim", expand=False)
     for name in columns:
-        found.add_column(name, no_wrap=name != wide, overflow="ellipsis" if name != wide else "fold", ratio=None)
+        # The first column is what other commands take, so it is never cut.
+        found.add_column(
+            name,
+            no_wrap=name != wide,
+            overflow="ellipsis" if name != wide else "fold",
+            min_width=20 if name == "run" else None,
+        )
     return found
 
 
@@ -194,11 +201,16 @@ def runs(found: Sequence[Row], now: datetime) -> list[RenderableType]:
         )
         for run in found
     ]
-    room = _LINE - sum(max(len(row[place]) for row in rows) + 2 for place in range(5))
+    room = _width() - sum(max(len(row[place]) for row in rows) + 2 for place in range(5))
     shown = _table("run", "model", "policy", "state", "when", "why")
     for name, model_name, policy, state, when, why in rows:
         shown.add_row(name, model_name, policy, _cell("state", state), when, _shortened(why, max(room, 12)))
     return [shown]
+
+
+def _width() -> int:
+    """Return how wide a table may be: the terminal, but no wider than is read at a glance."""
+    return min(_LINE, shutil.get_terminal_size((_LINE, 24)).columns)
 
 
 def _shortened(text: str, limit: int) -> str:
