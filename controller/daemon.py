@@ -14,7 +14,7 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -33,10 +33,9 @@ from controller.engine.logs import Logs
 from controller.engine.monitor import Monitor
 from controller.engine.outbox import Outbox
 from controller.engine.runtime import Loop, Runtime
+from controller.engine.sources import Sources, SourceThread
 from controller.engine.ticker import Ticker
 from controller.errors import ConfigError, ControllerError, StoreBusy, StoreError
-from controller.plugins import guarded, load
-from controller.ports import Batch, SourceContext, StreamSource
 from controller.retry import backoff, when_store_answers
 from controller.store import Store
 from controller.store.lock import InstallationLock
@@ -132,42 +131,6 @@ class LoopThread:
         return wait.total_seconds()
 
 
-class SourceThread:
-    """A streaming source, running; started again after a backoff when it fails."""
-
-    def __init__(self, name: str, source: StreamSource, runtime: Runtime) -> None:
-        self.name = name
-        self._source = source
-        self._runtime = runtime
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name=f"source-{name}", daemon=True)
-
-    def start(self) -> None:
-        self._thread.start()
-
-    def stop(self) -> None:
-        self._stop.set()
-
-    def join(self, timeout: float) -> bool:
-        self._thread.join(timeout)
-        return not self._thread.is_alive()
-
-    def _run(self) -> None:
-        failures = 0
-        while not self._stop.is_set():
-            began = self._runtime.clock.monotonic()
-            try:
-                self._source.run(self._stop)
-            except Exception as error:  # a plugin may raise anything; one bad source never stops another
-                failures = 1 if self._runtime.clock.monotonic() - began > 60 else failures + 1
-                reason = error.message if isinstance(error, ControllerError) else repr(error)
-                self._runtime.complaints.set(self.name, "run", reason)
-                self._runtime.log.error("source.failed", source=self.name, error=reason, exc_info=True)
-                self._stop.wait(backoff(failures, self._runtime.random).total_seconds())
-            # A source that runs well does not return, so it counts as well from the moment it is tried again.
-            self._runtime.complaints.set(self.name, "run", None)
-
-
 class Daemon:
     """The controller as one process: construct, `start`, `stop`; tests run it in-process."""
 
@@ -180,7 +143,6 @@ class Daemon:
         #: While the database does not answer: nothing has begun that would have to be ended.
         self.waits_for_store = False
         self._ended = threading.Event()
-        self._sources: dict[str, tuple[Any, SourceThread | None]] = {}
         self._reloading = threading.Lock()
         ids = Ids(self.clock, self.random)
         config.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -199,6 +161,7 @@ class Daemon:
         self.inbox = Inbox(self.runtime)
         self.evaluator = Evaluator(self.runtime)
         self.ticker = Ticker(self.runtime)
+        self.sources = Sources(self.runtime, self.inbox, self.ticker)
         self.desk = Desk(self.runtime, self.evaluator, reload=self._load_again, reloaded=self._use_sources)
         loops: list[Loop] = [
             self.inbox,
@@ -253,7 +216,7 @@ class Daemon:
         """End in order: no more events in, the present ticks finished, jobs left alone."""
         notify_systemd("STOPPING=1")
         deadline = self.clock.monotonic() + timeout
-        sources = [thread for _, thread in self._sources.values() if thread is not None]
+        sources = self.sources.threads()
         for source in sources:
             source.stop()
         # First those that wait for the inbox, while it still answers them.
@@ -339,56 +302,8 @@ class Daemon:
         return Server(app, config.http.socket, config.http.listen)
 
     def _use_sources(self, config: Config) -> None:
-        """Start the sources that are new or changed, and stop those that are gone or changed."""
         self.log.info("config.in_force", config_version=config.version, sources=len(config.sources))
-        wanted: Mapping[str, Any] = config.sources
-        for name, (spec, thread) in list(self._sources.items()):
-            if wanted.get(name) != spec:
-                if thread is not None:
-                    thread.stop()
-                    thread.join(5)
-                del self._sources[name]
-                self.runtime.complaints.forget(name)
-        timed = {}
-        for name, spec in wanted.items():
-            try:
-                cls = load("sources", spec.type)
-                source = guarded(cls(spec.options, self._source_context(name)), f"source.{spec.type}")
-            except Exception as error:  # one source that cannot be built must not keep the others from starting
-                self.runtime.complaints.set(name, "build", f"cannot be built: {error}")
-                self.log.error("source.not_built", source=name, error=repr(error), exc_info=True)
-                continue
-            if hasattr(cls, "poll"):
-                timed[name] = source
-                self._sources.setdefault(name, (spec, None))
-            elif name not in self._sources:
-                thread = SourceThread(name, source, self.runtime)
-                self._sources[name] = (spec, thread)
-                thread.start()
-        self.ticker.use(timed)
-
-    def _source_context(self, name: str) -> SourceContext:
-        def emit(batch: Batch) -> Any:
-            return self.inbox.put(name, batch).result()
-
-        def recall(prefix: str) -> Mapping[str, Any]:
-            with self.store.reading() as tx:
-                return tx.events.recall(name, prefix)
-
-        def complain(what: str, reason: str | None) -> None:
-            if self.runtime.complaints.set(name, what, reason) and reason is not None:
-                self.log.warning("source.complains", source=name, about=what, reason=reason)
-
-        return SourceContext(
-            name=name,
-            base=self.runtime.config.base,
-            clock=self.clock,
-            random=self.random,
-            log=logger(f"source.{name}"),
-            emit=emit,
-            recall=recall,
-            complain=complain,
-        )
+        self.sources.use(config)
 
     # ------------------------------------------------------------------------------------------- configuration
 

@@ -15,7 +15,9 @@
     ├── GiveUp                 a plugin's outward call failed for good
     ├── NotFound               no such run, event, model, policy, …
     ├── Conflict               the request does not fit the present state
-    └── InvalidInput           a request, event or file is malformed
+    ├── InvalidInput           a request, event or file is malformed
+    │   └── NotUnderstood      its content type is none that is taken
+    └── Unauthorized           a caller did not prove who it is
 
 `RetryLater` and `GiveUp` are the two that decide control flow: they are how a plugin says what to do next.
 """
@@ -131,3 +133,11 @@ class Conflict(ControllerError):
 
 class InvalidInput(ControllerError):
     """A request, an event or a file is malformed."""
+
+
+class NotUnderstood(InvalidInput):
+    """The content type is none that is taken (HTTP 415)."""
+
+
+class Unauthorized(ControllerError):
+    """A caller did not prove who it is (HTTP 401); the message names no secret and is the same for every wrong proof."""

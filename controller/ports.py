@@ -15,12 +15,15 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Protocol
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, WithJsonSchema
+from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainSerializer, PlainValidator, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
 from controller.clock import Clock, Random
 from controller.core.duration import parse_duration
-from controller.core.model import Json, LedgerEntry, NewEvent, Notification, Receipt
+from controller.core.mapping import MAPPING_KEYS, load_mapping
+from controller.core.mapping import Mapping as EventMapping
+from controller.core.model import DeadLetter, Json, LedgerEntry, NewEvent, Notification, Receipt
+from controller.errors import ExpressionError
 
 
 class PluginOptions(BaseModel):
@@ -51,6 +54,32 @@ Duration = Annotated[
 ]
 
 
+def _read_mapping(value: Any) -> EventMapping:
+    if not isinstance(value, dict) or not all(isinstance(text, str) for text in value.values()):
+        raise refusal(
+            "a mapping has CEL expressions as text", hint="such as {type: \"'data.arrived'\", subject: body.model}"
+        )
+    try:
+        return load_mapping(value)
+    except ExpressionError as error:
+        raise refusal(error.message, hint=error.hint) from error
+
+
+#: How a body that is no CloudEvent becomes one, in a plugin's `Options`; see `core/mapping.py` for its keys.
+MappingOption = Annotated[
+    EventMapping,
+    PlainValidator(_read_mapping),
+    PlainSerializer(lambda mapping: mapping.written(), return_type=dict),
+    WithJsonSchema(
+        {
+            "type": "object",
+            "additionalProperties": False,
+            "properties": {name: {"type": "string", "description": text} for name, text in MAPPING_KEYS.items()},
+        }
+    ),
+]
+
+
 class Log(Protocol):
     """A structured logger: a constant event name, and fields."""
 
@@ -70,6 +99,8 @@ class Batch:
     events: Sequence[NewEvent]
     #: What the source remembers once the events are durable.
     ledger: Sequence[LedgerEntry] = ()
+    #: What came in and could not be understood; kept, because its sender takes it for delivered.
+    dead: Sequence[DeadLetter] = ()
 
 
 class Stop(Protocol):
@@ -98,6 +129,9 @@ class SourceContext:
     #: Say how the source is: a reason when something is wrong (it shows in `/readyz`), None when it is well again.
     #: The first argument names the complaint, so that several can stand side by side.
     complain: Callable[[str, str | None], None]
+    #: Note a fact for people, the newest of each name: `payload` (bytes; shown redacted), `mapping`, `signature`, `lag`, …
+    #: Cheap, in memory only; `retrainctl doctor sources` shows it.
+    note: Callable[[str, Json | bytes], None]
 
 
 class StreamSource(Protocol):
@@ -127,8 +161,89 @@ class TimedSource(Protocol):
         ...
 
 
-#: One of the shapes above; pushed sources (webhooks) get theirs with the webhooks.
-Source = StreamSource | TimedSource
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Request:
+    """An HTTP request to `/hooks/{source}`."""
+
+    #: Upper case.
+    method: str
+    #: What follows `/hooks/{source}`; empty, or begins with a slash.
+    path: str
+    query: str
+    #: Names in lower case; they may repeat.
+    headers: Sequence[tuple[str, str]]
+    #: The bytes as they came: signatures are made over these.
+    body: bytes
+    received_at: datetime
+
+    def header(self, name: str) -> str | None:
+        """Return the first header of this name (lower case)."""
+        return next((value for key, value in self.headers if key == name), None)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Reply:
+    """What is answered to a request."""
+
+    status: int
+    #: JSON; None answers without a body.
+    body: Json = None
+    headers: Sequence[tuple[str, str]] = ()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Taken:
+    """What a request came to."""
+
+    #: Stored before anything is answered.
+    batch: Batch
+    #: None: 202 with the receipts, or 200 when every event was known before.
+    reply: Reply | None = None
+
+
+class PushSource(Protocol):
+    """A source that others call, at `/hooks/{source}`."""
+
+    Options: ClassVar[type[BaseModel]]
+
+    def take(self, request: Request) -> Taken:
+        """Verify and read one request; computes only, on the server's own thread, and stores nothing itself.
+
+        Raises `Unauthorized` for a caller that did not prove who it is, `InvalidInput` for what is malformed (400; its
+        subclass `NotUnderstood` is 415); both are answered with their message, and nothing is stored.
+        """
+        ...
+
+
+#: One of the shapes above.
+Source = StreamSource | TimedSource | PushSource
+
+
+class Rereads(Protocol):
+    """What a source that makes dead letters can do beside its shape."""
+
+    def read_again(self, letter: DeadLetter) -> Sequence[NewEvent]:
+        """Return the events of a dead letter, read with the present options; raises `InvalidInput` when it still makes no sense."""
+        ...
+
+
+class Seekable(Protocol):
+    """What a source with positions can do beside its shape: `retrainctl sources seek`."""
+
+    def seek(self, where: Mapping[str, str]) -> Sequence[LedgerEntry]:
+        """Return what the ledger must hold so that the source goes on elsewhere; it is stopped meanwhile, and started again.
+
+        `where` is as the person wrote it, such as `{"topic": …, "partition": …, "to": "earliest"}`; raises `InvalidInput`.
+        """
+        ...
+
+
+class Reports(Protocol):
+    """What any source can do beside its shape: say how it is."""
+
+    def report(self) -> Mapping[str, Json]:
+        """Return facts for `retrainctl doctor sources`: lag, positions, cursor, circuit; quick, from any thread, never raises."""
+        ...
 
 
 # -------------------------------------------------------------------------------------------------- launchers

@@ -10,7 +10,6 @@ from http import HTTPStatus
 from types import MappingProxyType
 from typing import Any
 
-from controller.core.cloudevents import NotUnderstood
 from controller.errors import (
     ConfigError,
     Conflict,
@@ -19,8 +18,10 @@ from controller.errors import (
     IllegalTransition,
     InvalidInput,
     NotFound,
+    NotUnderstood,
     RetryLater,
     StoreBusy,
+    Unauthorized,
 )
 from controller.store.dialect import dump_json
 from controller.store.store import StaleTerm
@@ -30,6 +31,7 @@ _STATUSES: Sequence[tuple[type[ControllerError], int]] = (
     (NotUnderstood, 415),
     (InvalidInput, 400),
     (ExpressionError, 400),
+    (Unauthorized, 401),
     (NotFound, 404),
     (Conflict, 409),
     (IllegalTransition, 409),

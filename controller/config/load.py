@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 from urllib.parse import parse_qsl, urlsplit
 
 from pydantic import BaseModel, ValidationError
+from pydantic_core import PydanticCustomError
 
 from controller import plugins
 from controller.config.build import build_models, normal_form, version_of
@@ -28,19 +29,21 @@ from controller.config.schema import (
     DEFAULT_LAUNCHER,
     ConfigSection,
     ModelDefaults,
+    SourceSection,
     TrainSection,
+    read_duration,
     split_listen,
 )
 from controller.config.yaml12 import Map, Seq, Word
 from controller.core import template
-from controller.core.model import PERSON_ORIGIN, Json
+from controller.core.model import CONTROLLER_ORIGIN, PERSON_ORIGIN, Json
 from controller.errors import ConfigError, ExpressionError, PluginError, RetryLater
 from controller.secret import Secret
 
 #: The origin of events that come by the API; a policy may name it as its source.
 API_ORIGIN = "api"
 #: Names that no source may have.
-RESERVED_SOURCES = (PERSON_ORIGIN, API_ORIGIN)
+RESERVED_SOURCES = (PERSON_ORIGIN, API_ORIGIN, CONTROLLER_ORIGIN)
 #: The policy that a person's press counts as.
 MANUAL_POLICY = "manual"
 
@@ -339,8 +342,18 @@ class _Loader:
         type_name = self._findings.value((*path, "type"))
         plugin = self._plugin("sources", type_name, (*path, "type"))
         if plugin is not None:
-            options = self._options(plugin.Options, path, ("type",))
-            self._sources[name] = SourceSpec(name=name, type=type_name, options=options)
+            options = self._options(plugin.Options, path, tuple(SourceSection.model_fields))
+            shared = self._shared_source_keys(path)
+            self._sources[name] = SourceSpec(name=name, type=type_name, options=options, **shared)
+
+    def _shared_source_keys(self, path: Steps) -> dict[str, Any]:
+        """Return the keys that every source has; what is wrong with them was noted with the shape."""
+        domain, every = (self._findings.value((*path, key)) for key in ("dedup_domain", "expect_every"))
+        try:
+            expected = None if every is None else read_duration(every)
+        except PydanticCustomError:
+            expected = None
+        return {"dedup_domain": domain if isinstance(domain, str) else None, "expect_every": expected}
 
     def _check_settings(self, launcher: str, mentioned_at: Steps) -> None:
         if launcher in self._launchers:
@@ -422,7 +435,7 @@ class _Loader:
         for name in self._names(path):
             at: Steps = (*path, name, "on", "source")
             source = self._findings.value(at)
-            if isinstance(source, str) and source != API_ORIGIN and source not in known:
+            if isinstance(source, str) and source not in (API_ORIGIN, CONTROLLER_ORIGIN) and source not in known:
                 self._findings.add(at, f"there is no source {source!r}", nearest_or_known(source, known))
 
     # ---- store and secrets

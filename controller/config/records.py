@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlsplit, urlunsplit
@@ -75,6 +76,10 @@ class SourceSpec:
     type: str
     #: An instance of the plugin's `Options`.
     options: Any
+    #: Stands in for the source's name in the identity of its events, when several sources may hear of the same thing.
+    dedup_domain: str | None = None
+    #: An event is expected at least this often; longer silence is itself an event, `source.silent`.
+    expect_every: timedelta | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -450,6 +450,12 @@ class SourceSection(PluginSection):
     """An entrance for events; the source has further keys."""
 
     type: Text = Field(description="Which source")
+    dedup_domain: Text | None = Field(
+        None, description="Sources with the same one share identities: an event that two of them hear of is one event"
+    )
+    expect_every: Duration | None = Field(
+        None, description="An event is expected at least this often; a longer silence is an event, source.silent"
+    )
 
 
 class ConfigSection(Section):

@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 
 from controller.core import strict_json
 from controller.core.model import Json, NewEvent
-from controller.errors import InvalidInput
+from controller.errors import InvalidInput, NotUnderstood
 
 #: The longest attribute that is taken, in characters.
 MAX_ATTRIBUTE = 2048
@@ -31,10 +31,6 @@ _PERCENT = re.compile(rb"%([0-9A-Fa-f]{2})")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _REQUIRED = ("id", "source", "specversion", "type")
 _JSON_TYPE = re.compile(r"[^;]*[/+]json", re.IGNORECASE)
-
-
-class NotUnderstood(InvalidInput):
-    """The content type is none that is taken (HTTP 415)."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

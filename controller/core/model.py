@@ -17,9 +17,15 @@ Json = Any
 #: Prefixes of ids, by kind of row; `run-0f2k9q3x7mabcdef`.
 EVENT_ID, DECISION_ID, RUN_ID, JOB_ID, ATTEMPT_ID = "evt", "dec", "run", "job", "att"
 VERSION_ID, PROMOTION_ID, NOTIFICATION_ID, ACT_ID, TOKEN_ID = "ver", "pro", "not", "act", "tok"
+EPISODE_ID, DEAD_LETTER_ID = "epi", "dea"
 
 #: The origin of what a person does; no source may have this name.
 PERSON_ORIGIN = "person"
+#: The origin of what the controller itself observes, such as a source that fell silent; no source may have this name.
+CONTROLLER_ORIGIN = "controller"
+#: CloudEvents extensions that make an event part of an episode: its key (unique within the origin), `firing` or `resolved`,
+#: and after how many seconds without a sign of life it counts as over (by default a day).
+EPISODE, EPISODE_STATE, EPISODE_EXPIRE = "episode", "episodestate", "episodeexpire"
 #: The CloudEvents type of a press of the retrain button.
 RETRAIN_REQUESTED = "retrain.requested"
 
@@ -42,6 +48,26 @@ class NewEvent:
     data: Json = None
     #: CloudEvents extension attributes, among them `traceparent`.
     extensions: Mapping[str, Json] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DeadLetter:
+    """Something that came in and could not be understood: kept as it came, so that it can be read again once the reason is gone."""
+
+    #: Where it stood, unique within its source, so that a redelivery is recognised: `topic/0/42`, `sha256:…`.
+    place: str
+    #: Why it was not understood.
+    reason: str
+    #: The bytes as they came, cut at `MAX_DEAD_BODY`; None for one that had none (or is too large to be kept).
+    body: bytes | None
+    #: How many bytes there were.
+    size: int
+    #: What its source needs beside the bytes to read it again: headers, key, content type.
+    meta: Mapping[str, Json] = field(default_factory=dict)
+
+
+#: More of a dead letter's body than this is not kept.
+MAX_DEAD_BODY = 1 << 20
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -87,8 +87,9 @@ EVENT = _machine(
         _row("PENDING", "PROCESSED", "decided"),
         # The evaluator could not: it is kept whole as a dead letter.
         _row("PENDING", "DEAD", "undecidable"),
-        # A person replays it.
+        # A person replays it, or gives it up.
         _row("DEAD", "PENDING", "replayed"),
+        _row("DEAD", "PROCESSED", "dropped"),
     ],
 )
 
@@ -238,8 +239,32 @@ NOTIFICATION = _machine(
     ],
 )
 
+EPISODE = _machine(
+    "episode",
+    "OPEN",
+    [
+        # The evaluator: the alert is resolved.
+        _row("OPEN", "RESOLVED", "resolved"),
+        # The janitor: no sign of life for too long; `resolved` may never come.
+        _row("OPEN", "EXPIRED", "expired"),
+        # The evaluator: it came after all.
+        _row("EXPIRED", "RESOLVED", "resolved"),
+    ],
+)
+
+DEAD_LETTER = _machine(
+    "dead_letter",
+    "DEAD",
+    [
+        # A person has it read again, and now it makes sense: its events are stored.
+        _row("DEAD", "REPLAYED", "replayed"),
+        # A person gives it up; the inbox, when its source has more of them than are kept.
+        _row("DEAD", "DROPPED", "dropped", "quota"),
+    ],
+)
+
 MACHINES: dict[str, Machine] = {
-    machine.name: machine for machine in (EVENT, RUN, JOB, VERSION, PROMOTION, STEP, NOTIFICATION)
+    machine.name: machine for machine in (EVENT, RUN, JOB, VERSION, PROMOTION, STEP, NOTIFICATION, EPISODE, DEAD_LETTER)
 }
 
 #: A run holds the model's slot in these states; in AWAITING_APPROVAL it waits for a person and holds nothing.

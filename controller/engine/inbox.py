@@ -137,9 +137,10 @@ class Inbox:
             self._count -= events
         return group
 
-    @staticmethod
-    def _store(tx: Transaction, waiting: _Waiting) -> list[Receipt]:
-        receipts = tx.events.add(waiting.origin, waiting.batch.events) if waiting.batch.events else []
+    def _store(self, tx: Transaction, waiting: _Waiting) -> list[Receipt]:
+        spec = self._runtime.config.sources.get(waiting.origin)
+        domain = spec.dedup_domain if spec is not None else None
+        receipts = tx.events.add(waiting.origin, waiting.batch.events, domain=domain) if waiting.batch.events else []
         if waiting.batch.ledger:
             tx.events.remember(waiting.origin, waiting.batch.ledger)
         return receipts

@@ -105,6 +105,78 @@ ledger = sa.Table(
     _json("value"),
 )
 
+#: Alerts from firing to resolved, whatever their repeats. `expires_after` counts from the last sign of life, `seen_at`.
+episode = sa.Table(
+    "episode",
+    metadata,
+    _id(),
+    _text("origin"),
+    _text("key"),
+    _text("state"),
+    _text("cause"),
+    _text("type"),
+    _text("subject", null=True),
+    #: The event that opened it; None when it was resolved before it was seen firing.
+    _text("event_id", null=True),
+    _at("opened_at"),
+    _at("seen_at"),
+    _at("expires_at", null=True),
+    _whole("expires_after_seconds"),
+    _at("finished_at", null=True),
+    _legal_states(states.EPISODE),
+    sa.UniqueConstraint("origin", "key"),
+    sa.Index(
+        "ix_episode_open",
+        "expires_at",
+        sqlite_where=sa.text("state = 'OPEN'"),
+        postgresql_where=sa.text("state = 'OPEN'"),
+    ),
+)
+
+#: What came in and could not be understood, as it came. `identity` is a digest of (origin, place), as an event's is.
+dead_letter = sa.Table(
+    "dead_letter",
+    metadata,
+    _id(),
+    _whole("identity"),
+    _text("origin"),
+    _text("place"),
+    _text("state"),
+    _text("cause"),
+    _text("reason"),
+    sa.Column("body", sa.LargeBinary, nullable=True),
+    _whole("size"),
+    _json("meta"),
+    _at("received_at"),
+    _at("finished_at", null=True),
+    _legal_states(states.DEAD_LETTER),
+    sa.Index("uq_dead_letter_identity", "identity", unique=True),
+    sa.Index(
+        "ix_dead_letter_dead",
+        "origin",
+        "id",
+        sqlite_where=sa.text("state = 'DEAD'"),
+        postgresql_where=sa.text("state = 'DEAD'"),
+    ),
+)
+
+#: How each source has been: counts, the last event, and the instants of the latest arrivals, from which its rhythm is read.
+source_stat = sa.Table(
+    "source_stat",
+    metadata,
+    _id("source"),
+    _whole("stored"),
+    _whole("duplicates"),
+    _whole("dead"),
+    _whole("refused"),
+    _text("last_event_id", null=True),
+    _at("last_at", null=True),
+    _json("arrivals"),
+    _at("silent_since", null=True),
+    _at("since"),
+    _at("updated_at"),
+)
+
 #: Every configuration that was ever active, in its normal form; runs and `why` need old ones.
 config_version = sa.Table(
     "config_version",
@@ -162,6 +234,7 @@ held_cause = sa.Table(
     _text("origin"),
     _text("subject", null=True),
     _at("time"),
+    sa.Index("ix_held_cause_event_id", "event_id"),
 )
 
 #: What policies concluded; written once.
@@ -538,4 +611,6 @@ TABLES: dict[str, sa.Table] = {
     "promotion": promotion,
     "step": step,
     "notification": notification,
+    "episode": episode,
+    "dead_letter": dead_letter,
 }

@@ -15,9 +15,9 @@ import pytest
 from pydantic import BaseModel, ValidationError
 
 from controller.clock import Clock
-from controller.core.model import Json, NewEvent, Receipt
+from controller.core.model import DeadLetter, Json, NewEvent, Receipt
 from controller.errors import StoreBusy
-from controller.ports import Batch, Source, SourceContext, StreamSource
+from controller.ports import Batch, Source, SourceContext, StreamSource, TimedSource
 from controller.testing.fakes import ManualClock, RecordingLog, SeededRandom, wait_until
 
 
@@ -46,6 +46,10 @@ class MemoryInbox:
         self.refusals = 0
         #: What a refused source is told to wait.
         self.refused_for_seconds = 0.01
+        #: What could not be understood, by place: the first of each.
+        self.dead: dict[str, DeadLetter] = {}
+        #: What the source noted last, by name.
+        self.notes: dict[str, Json | bytes] = {}
         self._ids: dict[tuple[str, str], str] = {}
         self._lock = threading.Lock()
 
@@ -60,6 +64,7 @@ class MemoryInbox:
             emit=self.emit,
             recall=self.recall,
             complain=self.complain,
+            note=self.notes.__setitem__,
         )
 
     def emit(self, batch: Batch) -> Sequence[Receipt]:
@@ -80,6 +85,9 @@ class MemoryInbox:
                     self.ledger.pop(key, None)
                 else:
                     self.ledger[key] = value
+            for letter in batch.dead:
+                _through_json(letter.meta)
+                self.dead.setdefault(letter.place, letter)
             self.batches.append((len(batch.events), len(batch.ledger)))
             return receipts
 
@@ -167,7 +175,7 @@ class SourceContract(ABC):
             return
         clock = cast("ManualClock", inbox.clock)
         for _ in range(20):
-            due = source.poll(clock.now())
+            due = cast("TimedSource", source).poll(clock.now())
             if condition():
                 return
             assert due is not None, "nothing more to come"
@@ -180,7 +188,7 @@ class SourceContract(ABC):
             ends_at = inbox.clock.monotonic() + 0.5
             self.drive(source, inbox, lambda: inbox.clock.monotonic() >= ends_at)
         else:
-            source.poll(inbox.clock.now())
+            cast("TimedSource", source).poll(inbox.clock.now())
 
     def test_options_are_a_closed_model(self, make_source: Callable[[], Source]) -> None:
         """The options have a JSON schema, and refuse a key that they do not know."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from typing import ClassVar
 
-from controller.daemon import SourceThread
+from controller.engine.sources import SourceThread
 from controller.errors import StoreBusy
 from controller.ports import PluginOptions, Stop
 from controller.testing import wait_until

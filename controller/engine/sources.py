@@ -1,0 +1,192 @@
+"""The configured sources, running: streams in threads of their own, timed ones with the ticker, pushed ones ready to be called.
+
+One source that cannot be built, fails or hangs never keeps another from its work.
+A source that a reload changed is stopped and built anew; the others do not notice.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, cast
+
+from controller.config import Config, SourceSpec
+from controller.core.model import Json
+from controller.engine.inbox import Inbox
+from controller.engine.runtime import Runtime
+from controller.engine.ticker import Ticker
+from controller.errors import ControllerError, NotFound
+from controller.plugins import guarded, load
+from controller.ports import Batch, PushSource, SourceContext, StreamSource
+from controller.retry import backoff
+from controller.telemetry import logger
+
+#: How long a stream may take to end when it is stopped for a reload or a seek.
+STOP_SECONDS = 5.0
+
+
+class SourceThread:
+    """A streaming source, running; started again after a backoff when it fails."""
+
+    def __init__(self, name: str, source: StreamSource, runtime: Runtime) -> None:
+        self.name = name
+        self._source = source
+        self._runtime = runtime
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name=f"source-{name}", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._stop.set()
+
+    def join(self, timeout: float) -> bool:
+        self._thread.join(timeout)
+        return not self._thread.is_alive()
+
+    def _run(self) -> None:
+        failures = 0
+        while not self._stop.is_set():
+            began = self._runtime.clock.monotonic()
+            try:
+                self._source.run(self._stop)
+            except Exception as error:  # a plugin may raise anything; one bad source never stops another
+                failures = 1 if self._runtime.clock.monotonic() - began > 60 else failures + 1
+                reason = error.message if isinstance(error, ControllerError) else repr(error)
+                self._runtime.complaints.set(self.name, "run", reason)
+                self._runtime.log.error("source.failed", source=self.name, error=reason, exc_info=True)
+                self._stop.wait(backoff(failures, self._runtime.random).total_seconds())
+            # A source that runs well does not return, so it counts as well from the moment it is tried again.
+            self._runtime.complaints.set(self.name, "run", None)
+
+
+@dataclass(slots=True)
+class _Running:
+    spec: SourceSpec
+    #: The plugin, behind its crash points.
+    source: Any
+    shape: str
+    thread: SourceThread | None = None
+    #: What the source noted, by name: when, and what.
+    notes: dict[str, tuple[datetime, Json | bytes]] = field(default_factory=dict)
+
+
+class Sources:
+    """Every source of the configuration in force."""
+
+    def __init__(self, runtime: Runtime, inbox: Inbox, ticker: Ticker) -> None:
+        self._runtime = runtime
+        self._inbox = inbox
+        self._ticker = ticker
+        self._changing = threading.RLock()
+        self._running: dict[str, _Running] = {}
+
+    def use(self, config: Config) -> None:
+        """Start the sources that are new or changed, and stop those that are gone or changed."""
+        with self._changing:
+            for name, running in list(self._running.items()):
+                if config.sources.get(name) != running.spec:
+                    self._end(running)
+                    del self._running[name]
+                    self._runtime.complaints.forget(name)
+            for name, spec in config.sources.items():
+                if name not in self._running:
+                    self._begin(name, spec)
+            self._hand_to_ticker()
+
+    def threads(self) -> list[SourceThread]:
+        """Return the threads of the streams."""
+        return [running.thread for running in self._running.values() if running.thread is not None]
+
+    def names(self) -> list[str]:
+        """Return the names of the sources that were built."""
+        return list(self._running)
+
+    def pushed(self, name: str) -> PushSource | None:
+        """Return the source that serves `/hooks/{name}`; None when there is none."""
+        running = self._running.get(name)
+        return cast(PushSource, running.source) if running is not None and running.shape == "push" else None
+
+    def get(self, name: str) -> Any:
+        """Return a source's plugin, for what it can do beside its shape (`ports.py`); raises `NotFound`."""
+        running = self._running.get(name)
+        if running is None:
+            known = ", ".join(sorted(self._running)) or "none"
+            raise NotFound(f"no source {name!r} runs", hint=f"running: {known}")
+        return running.source
+
+    def notes(self, name: str) -> Mapping[str, tuple[datetime, Json | bytes]]:
+        """Return what a source noted last, by name."""
+        running = self._running.get(name)
+        return dict(running.notes) if running is not None else {}
+
+    def restart(self, name: str, between: Callable[[], None]) -> None:
+        """Stop a source, call `between`, and build and start it anew; raises `NotFound`, and what `between` raises."""
+        with self._changing:
+            self.get(name)
+            running = self._running.pop(name)
+            self._end(running)
+            try:
+                between()
+            finally:
+                self._begin(name, running.spec)
+                self._hand_to_ticker()
+
+    def _begin(self, name: str, spec: SourceSpec) -> None:
+        runtime = self._runtime
+        notes: dict[str, tuple[datetime, Json | bytes]] = {}
+        try:
+            cls = load("sources", spec.type)
+            source = guarded(cls(spec.options, self._context(name, notes)), f"source.{spec.type}")
+        except Exception as error:  # one source that cannot be built must not keep the others from starting
+            runtime.complaints.set(name, "build", f"cannot be built: {error}")
+            runtime.log.error("source.not_built", source=name, error=repr(error), exc_info=True)
+            return
+        runtime.complaints.set(name, "build", None)
+        shape = "timed" if hasattr(cls, "poll") else "push" if hasattr(cls, "take") else "stream"
+        running = _Running(spec, source, shape, notes=notes)
+        self._running[name] = running
+        if shape == "stream":
+            running.thread = SourceThread(name, source, runtime)
+            running.thread.start()
+
+    def _end(self, running: _Running) -> None:
+        if running.thread is not None:
+            running.thread.stop()
+            if not running.thread.join(STOP_SECONDS):
+                self._runtime.log.warning("source.slow_stop", source=running.spec.name)
+
+    def _hand_to_ticker(self) -> None:
+        self._ticker.use({name: each.source for name, each in self._running.items() if each.shape == "timed"})
+
+    def _context(self, name: str, notes: dict[str, tuple[datetime, Json | bytes]]) -> SourceContext:
+        runtime = self._runtime
+
+        def emit(batch: Batch) -> Any:
+            return self._inbox.put(name, batch).result()
+
+        def recall(prefix: str) -> Mapping[str, Any]:
+            with runtime.store.reading() as tx:
+                return tx.events.recall(name, prefix)
+
+        def complain(what: str, reason: str | None) -> None:
+            if runtime.complaints.set(name, what, reason) and reason is not None:
+                runtime.log.warning("source.complains", source=name, about=what, reason=reason)
+
+        def note(what: str, value: Json | bytes) -> None:
+            notes[what] = (runtime.clock.now(), value)
+
+        return SourceContext(
+            name=name,
+            base=runtime.config.base,
+            clock=runtime.clock,
+            random=runtime.random,
+            log=logger(f"source.{name}"),
+            emit=emit,
+            recall=recall,
+            complain=complain,
+            note=note,
+        )
