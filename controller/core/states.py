@@ -247,8 +247,6 @@ EPISODE = _machine(
         _row("OPEN", "RESOLVED", "resolved"),
         # The janitor: no sign of life for too long; `resolved` may never come.
         _row("OPEN", "EXPIRED", "expired"),
-        # The evaluator: it came after all.
-        _row("EXPIRED", "RESOLVED", "resolved"),
     ],
 )
 

@@ -124,6 +124,7 @@ episode = sa.Table(
     _whole("expires_after_seconds"),
     _at("finished_at", null=True),
     _legal_states(states.EPISODE),
+    _finished_when_final(states.EPISODE),
     sa.UniqueConstraint("origin", "key"),
     sa.Index(
         "ix_episode_open",
@@ -150,6 +151,7 @@ dead_letter = sa.Table(
     _at("received_at"),
     _at("finished_at", null=True),
     _legal_states(states.DEAD_LETTER),
+    _finished_when_final(states.DEAD_LETTER),
     sa.Index("uq_dead_letter_identity", "identity", unique=True),
     sa.Index(
         "ix_dead_letter_dead",

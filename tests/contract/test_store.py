@@ -335,12 +335,16 @@ def test_the_database_takes_every_state_of_the_table(store: Store) -> None:
         write_every_state(store, machine)
 
 
+#: Columns in which every row of a machine's table must differ.
+UNIQUE_NUMBERS = {"event": "identity", "version": "number", "step": "position", "dead_letter": "identity"}
+
+
 def write_every_state(store: Store, machine: states.Machine) -> None:
     table = schema.TABLES[machine.name]
-    unique = {"event": "identity", "version": "number", "step": "position"}.get(machine.name)
+    unique = UNIQUE_NUMBERS.get(machine.name)
     for number, state in enumerate(machine.states):
         values: dict[str, Any] = {"id": f"x{number}", "state": state} | LEGAL_KINDS.get(machine.name, {})
-        for name in ("job_id", "decision_id", "candidate", "model"):
+        for name in ("job_id", "decision_id", "candidate", "model", "key"):
             values |= {name: f"x{number}"} if name in table.c else {}
         values |= {unique: number} if unique else {}
         values |= {"finished_at": 1} if "finished_at" in table.c and state in machine.final else {}

@@ -31,6 +31,8 @@ FINAL = {
     "promotion": {"APPLIED", "FAILED", "SUPERSEDED"},
     "step": {"FAILED", "UNDONE"},
     "notification": {"SENT", "DEAD"},
+    "episode": {"RESOLVED", "EXPIRED"},
+    "dead_letter": {"REPLAYED", "DROPPED"},
 }
 
 

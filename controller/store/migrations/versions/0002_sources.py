@@ -28,6 +28,10 @@ def upgrade() -> None:
         sa.Column("received_at", sa.BigInteger(), nullable=False),
         sa.Column("finished_at", sa.BigInteger(), nullable=True),
         sa.CheckConstraint("state IN ('DEAD', 'REPLAYED', 'DROPPED')", name=op.f("ck_dead_letter_legal_state")),
+        sa.CheckConstraint(
+            "(state IN ('REPLAYED', 'DROPPED')) = (finished_at IS NOT NULL)",
+            name=op.f("ck_dead_letter_finished_when_final"),
+        ),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_dead_letter")),
     )
     op.create_index("uq_dead_letter_identity", "dead_letter", ["identity"], unique=True)
@@ -55,6 +59,10 @@ def upgrade() -> None:
         sa.Column("expires_after_seconds", sa.BigInteger(), nullable=False),
         sa.Column("finished_at", sa.BigInteger(), nullable=True),
         sa.CheckConstraint("state IN ('OPEN', 'RESOLVED', 'EXPIRED')", name=op.f("ck_episode_legal_state")),
+        sa.CheckConstraint(
+            "(state IN ('RESOLVED', 'EXPIRED')) = (finished_at IS NOT NULL)",
+            name=op.f("ck_episode_finished_when_final"),
+        ),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_episode")),
         sa.UniqueConstraint("origin", "key", name=op.f("uq_episode_origin_key")),
     )
