@@ -67,6 +67,11 @@ FUNCTIONS = frozenset(
 )
 
 _COMPREHENSION = re.compile(r"\.\s*(?:all|exists|exists_one|map|filter)\s*\(\s*([A-Za-z_]\w*)\s*,")
+#: A name and the fields behind it, without a method that is called on them.
+_PATH = re.compile(r"(?<![\w.])[A-Za-z_]\w*(?:\.[A-Za-z_]\w*\b(?!\s*\())*")
+#: An event that more expressions than this read is converted as a whole.
+_SMALL_CONTEXTS = 2
+
 _STRING = re.compile(r"""[rRbB]{0,2}(?:'{3}.*?'{3}|"{3}.*?"{3}|'(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*")""", re.DOTALL)
 
 
@@ -99,6 +104,8 @@ class Expression:
     #: Names it reads, without those bound by its own comprehensions.
     variables: frozenset[str] = field(default=frozenset(), compare=False)
     _loops: bool = field(default=False, compare=False)
+    #: The paths it reads, shortest first; None when that cannot be told from its text.
+    _paths: tuple[tuple[str, ...], ...] | None = field(default=None, compare=False)
 
     @classmethod
     def load(cls, source: str, *, variables: Sequence[str]) -> Expression:
@@ -114,14 +121,14 @@ class Expression:
         _refuse_unknown("variable", used, variables)
         named = {name for name in references["functions"] if name[0].isalpha()}
         _refuse_unknown("function", named, sorted(FUNCTIONS))
-        return cls(source, frozenset(used), bool(bound))
+        return cls(source, frozenset(used), bool(bound), None if bound else _paths_read(code, used))
 
     def evaluate(self, scope: Scope) -> Any:
         """Return the expression's value in `scope`; raises `ExpressionError` when the data does not allow it."""
         try:
             if self._loops:
                 scope.check_lists(self.variables)
-            return _program(self.source).execute(scope.context)
+            return _program(self.source).execute(scope.context_of(self._paths))
         except KeyError as error:
             raise ExpressionError(f"{self.source!r}: the data has no field {error.args[0]!r}") from error
         except (TypeError, ValueError, RuntimeError, ArithmeticError, LookupError) as error:
@@ -140,26 +147,66 @@ class Expression:
 class Scope:
     """The names an expression may read, converted for CEL once and only when it is needed."""
 
-    __slots__ = ("_context", "values")
+    __slots__ = ("_contexts", "values")
 
     def __init__(self, values: Mapping[str, Json]) -> None:
         self.values = values
-        self._context: Context | None = None
+        self._contexts: dict[tuple[tuple[str, ...], ...] | None, Context] = {}
 
-    @property
-    def context(self) -> Context:
-        """The converted values; the first use converts."""
-        if self._context is None:
-            from cel import Context  # heavy to import, and not every policy has an expression
+    def context_of(self, paths: tuple[tuple[str, ...], ...] | None) -> Context:
+        """Return the values behind these paths, converted for CEL; everything for None, or when several expressions ask.
 
-            self._context = Context(variables={name: as_cel(value) for name, value in self.values.items()})
-        return self._context
+        Converting takes ten times as long as running an expression, so only what is read is converted.
+        """
+        context = self._contexts.get(paths)
+        if context is None:
+            if len(self._contexts) >= _SMALL_CONTEXTS:
+                paths = None
+                context = self._contexts.get(None)
+            if context is None:
+                context = self._contexts[paths] = _convert(self.values, paths)
+        return context
 
     def check_lists(self, names: frozenset[str]) -> None:
         """Raise `ExpressionError` when a value that is read holds a list too long to loop over."""
         for name in names:
             if _longest_list(self.values.get(name)) > MAX_LIST:
                 raise ExpressionError(f"{name} holds a list of more than {MAX_LIST} items, too long to loop over")
+
+
+def _convert(values: Mapping[str, Json], paths: tuple[tuple[str, ...], ...] | None) -> Context:
+    from cel import Context  # heavy to import, and not every policy has an expression
+
+    if paths is None:
+        return Context(variables={name: as_cel(value) for name, value in values.items()})
+    pruned: dict[str, Json] = {}
+    for path in paths:
+        found: Json = values
+        into = pruned
+        for name in path[:-1]:
+            found = found.get(name)
+            if not isinstance(found, Mapping):
+                into[name] = as_cel(found)
+                break
+            into = into.setdefault(name, {})
+        else:
+            if path[-1] in found:
+                into[path[-1]] = as_cel(found[path[-1]])
+    return Context(variables=pruned)
+
+
+def _paths_read(code: str, roots: set[str]) -> tuple[tuple[str, ...], ...] | None:
+    """Return the paths that an expression without comprehensions reads, such as (event, data, share); `code` is without its strings."""
+    found = {tuple(match[0].split(".")) for match in _PATH.finditer(code)}
+    paths = sorted((path for path in found if path[0] in roots), key=len)
+    if {path[0] for path in paths} != roots:
+        return None  # a name is read in a way that this does not see
+    # What lies below a path that is read as a whole comes with it.
+    kept: list[tuple[str, ...]] = []
+    for path in paths:
+        if not any(path[: len(shorter)] == shorter for shorter in kept):
+            kept.append(path)
+    return tuple(kept)
 
 
 def event_scope(event: Event | None, *, model: str, labels: Mapping[str, str], champion: Champion | None) -> Scope:

@@ -5,14 +5,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
 from controller.core import states
 from controller.core.model import EVENT_ID, Event, Json, LedgerEntry, NewEvent, Receipt
-from controller.store import dialect, schema
+from controller.store import bulk, dialect, schema
 from controller.store.rows import record
 
 if TYPE_CHECKING:
@@ -20,23 +19,12 @@ if TYPE_CHECKING:
 
 _event = schema.event
 _ledger = schema.ledger
-_PENDING = (
-    sa.select(_event)
-    .where(_event.c.state == "PENDING")
-    .order_by(_event.c.id)
-    .limit(sa.bindparam("some", type_=sa.Integer))
-)
 _IDENTITY = sa.select(_event.c.identity, _event.c.id, _event.c.origin, _event.c.source, _event.c.source_id)
 _OF_RUN = (
     sa.select(_event)
     .join(schema.run_cause, schema.run_cause.c.event_id == _event.c.id)
     .where(schema.run_cause.c.run_id == sa.bindparam("run_id"))
     .order_by(_event.c.id)
-)
-_MARK = (
-    sa.update(_event)
-    .where(_event.c.id == sa.bindparam("event_id"), _event.c.state == "PENDING")
-    .values(state="PROCESSED", decided_seq=sa.bindparam("seq"), decided_at=sa.bindparam("at"))
 )
 
 
@@ -48,12 +36,6 @@ def identity_of(origin: str, source: str, source_id: str, salt: int = 0) -> int:
     parts = (origin, source, source_id) if salt == 0 else (origin, source, source_id, str(salt))
     text = "\x1f".join(parts).encode("utf-8", "surrogateescape")
     return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "big", signed=True)
-
-
-@lru_cache(maxsize=2)
-def _insert_event(name: str) -> Any:
-    """Return the INSERT of new events, which says which of them were new; built once a database."""
-    return dialect.insert(_event, name).on_conflict_do_nothing(index_elements=["identity"]).returning(_event.c.id)
 
 
 class EventRows:
@@ -90,17 +72,22 @@ class EventRows:
         receipts: list[Receipt | None],
     ) -> list[int]:
         """Insert what is new, fill in receipts, and return the positions whose digest belongs to another event."""
-        rows = [self._row(origin, events[position], identity) for position, identity in waiting.items()]
-        statement = _insert_event(self._tx.dialect)
-        inserted = {row.id for row in self._tx.execute(statement, rows)}
+        ids = self._tx.ids.make_many(EVENT_ID, len(waiting))
+        rows = [
+            self._row(id_, identity, events[position])
+            for id_, (position, identity) in zip(ids, waiting.items(), strict=True)
+        ]
+        inserted = bulk.insert_events(self._tx.connection, origin, self._tx.now, rows)
+        if inserted is None:
+            for position, id_ in zip(waiting, ids, strict=True):
+                receipts[position] = Receipt(event_id=id_, duplicate=False)
+            return []
         duplicates = []
-        for (position, identity), row in zip(waiting.items(), rows, strict=True):
-            if row["id"] in inserted:
-                receipts[position] = Receipt(event_id=row["id"], duplicate=False)
+        for (position, identity), id_ in zip(waiting.items(), ids, strict=True):
+            if id_ in inserted:
+                receipts[position] = Receipt(event_id=id_, duplicate=False)
             else:
                 duplicates.append((position, identity))
-        if not duplicates:
-            return []
         known = self._known([identity for _, identity in duplicates])
         collided = []
         for position, identity in duplicates:
@@ -119,26 +106,22 @@ class EventRows:
                 found[row.identity] = row
         return found
 
-    def _row(self, origin: str, event: NewEvent, identity: int) -> dict[str, Any]:
-        now = self._tx.now
-        return {
-            "id": self._tx.ids.make(EVENT_ID),
-            "identity": identity,
-            "origin": origin,
-            "source": event.source,
-            "source_id": event.source_id,
-            "type": event.type,
-            "subject": event.subject,
-            "time": event.time or now,
-            "received_at": now,
-            "data": event.data,
-            "extensions": dict(event.extensions),
-            "state": "PENDING",
-        }
+    def _row(self, id_: str, identity: int, event: NewEvent) -> bulk.Row:
+        return (
+            id_,
+            identity,
+            event.source,
+            event.source_id,
+            event.type,
+            event.subject,
+            bulk.to_stored(event.time or self._tx.now),
+            None if event.data is None else dialect.dump_json(event.data),
+            dialect.dump_json(dict(event.extensions)) if event.extensions else "{}",
+        )
 
     def pending(self, limit: int) -> list[Event]:
         """Return events nobody decided on yet, oldest first."""
-        return [record(Event, row) for row in self._tx.execute(_PENDING, {"some": limit})]
+        return bulk.pending_events(self._tx.connection, limit)
 
     def get(self, event_id: str) -> Event | None:
         """Return one event."""
@@ -152,8 +135,7 @@ class EventRows:
     def mark_processed(self, decided: Sequence[tuple[str, int]]) -> None:
         """Write that these events (id, place in the order of deciding) were decided on."""
         if decided:
-            rows = [{"event_id": event_id, "seq": seq, "at": self._tx.now} for event_id, seq in decided]
-            self._tx.execute(_MARK, rows)
+            bulk.mark_processed(self._tx.connection, decided, self._tx.now)
 
     def mark_dead(self, event_id: str, *, reason: str) -> None:
         """Make an event a dead letter: kept whole, with the reason."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -195,3 +197,47 @@ def test_what_has_no_template_stays_as_it_is() -> None:
 
     assert template.fill(value, SCOPE) == value
     assert list(template.expressions(value)) == []
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-5, 5) | st.sampled_from(["a", "x", "2026"]),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.sampled_from(["a", "b", "x"]), inner, max_size=3),
+    max_leaves=8,
+)
+READERS = [
+    "event.data.a > 1",
+    "event.data.a.b == event.data.x",
+    "has(event.data.a) && event.data.a.b > 0",
+    "event.data == null || event.data.x == 'a'",
+    "size(event.data) > 1",
+    "'a' in event.data",
+    "event.data['a'] == 1.0",
+    "event.subject.startsWith('x') || event.data.b",
+    "event.data . a == 1.0",
+    "event == null || event.type == 'drift'",
+    "event.data.a.exists(x, x == 1.0)",
+    "model.labels.a == 'x' && event.data.a == champion.metrics.a",
+]
+
+
+@given(data=JSON, source=st.sampled_from(READERS))
+def test_converting_only_what_is_read_changes_nothing(data: Any, source: str) -> None:
+    """An expression gives the same value, or the same kind of error, whether it sees the paths it reads or everything."""
+    values = {
+        "event": {"data": data, "type": "drift", "subject": "xy"},
+        "model": {"name": "m", "labels": {"a": "x"}},
+        "champion": {"metrics": {"a": 1}},
+    }
+    expression = Expression.load(source, variables=("event", "model", "champion"))
+
+    def evaluated(scope: Scope) -> object:
+        try:
+            return expression.evaluate(scope)
+        except ExpressionError as error:
+            return type(error)
+
+    full = Scope(values)
+    full.context_of(None)
+    full._contexts = {("x",): full.context_of(None), ("y",): full.context_of(None), None: full.context_of(None)}  # type: ignore[dict-item]
+
+    assert evaluated(Scope(values)) == evaluated(full)
