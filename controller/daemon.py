@@ -23,18 +23,21 @@ from controller import __version__
 from controller.clock import Clock, Ids, Random, SystemClock, system_random
 from controller.config import Config, load_config, reload_config
 from controller.crash import arm_from_environment
+from controller.engine.checkup import Checkup
 from controller.engine.desk import Desk
 from controller.engine.dispatcher import Dispatcher
+from controller.engine.doctor import Doctor
 from controller.engine.evaluator import Evaluator
 from controller.engine.gatekeeper import Gatekeeper
 from controller.engine.inbox import Inbox
 from controller.engine.janitor import Janitor
+from controller.engine.letters import Letters
 from controller.engine.logs import Logs
 from controller.engine.monitor import Monitor
 from controller.engine.outbox import Outbox
 from controller.engine.runtime import Loop, Runtime
 from controller.engine.sources import Sources, SourceThread
-from controller.engine.ticker import Ticker
+from controller.engine.ticker import PollThreads, Ticker
 from controller.errors import ConfigError, ControllerError, StoreBusy, StoreError
 from controller.retry import backoff, when_store_answers
 from controller.store import Store
@@ -48,6 +51,8 @@ SWEEP = timedelta(seconds=10)
 DEAD_AFTER = timedelta(seconds=60)
 #: But these wait for other people's programs, and read and remove artifacts of any size: a step of theirs may take longer.
 PATIENT_LOOPS = {"gatekeeper": timedelta(minutes=30), "janitor": timedelta(minutes=30), "outbox": timedelta(minutes=5)}
+#: Seconds between two beginnings of a tick that was rung for; an occasion that comes alone does not wait.
+SHORTEST_PERIODS = {"evaluator": 0.005}
 #: Exit codes, as in sysexits.h.
 EX_CONFIG, EX_UNAVAILABLE, EX_SOFTWARE = 78, 69, 70
 
@@ -62,6 +67,7 @@ class LoopThread:
         self._fatal = fatal
         self._bell = threading.Event()
         self._stopping = False
+        self._ended = threading.Event()
         self._failures = 0
         #: Monotonic seconds at which the last tick ended.
         self.beat_at = runtime.clock.monotonic()
@@ -74,6 +80,7 @@ class LoopThread:
     def stop(self) -> None:
         """Ask it to end after the present tick."""
         self._stopping = True
+        self._ended.set()
         self._bell.set()
 
     def join(self, timeout: float) -> bool:
@@ -85,15 +92,23 @@ class LoopThread:
         try:
             while not self._stopping:
                 self._bell.clear()
+                began = self._runtime.clock.monotonic()
                 wait = self._tick()
                 self.beat_at = self._runtime.clock.monotonic()
                 if wait > 0:
                     self._bell.wait(wait)
+                    self._rest(began)
         except StaleTerm as error:
             self._fatal(f"loop {self.name} ended: {error.message}")
         except BaseException as error:  # a thread that ends silently is the classic dead daemon
             self._runtime.log.error("loop.died", loop=self.name, error=repr(error), exc_info=True)
             self._fatal(f"loop {self.name} died: {error!r}")
+
+    def _rest(self, began: float) -> None:
+        """Let more come together when the last tick began only just now: under load, a few large ticks cost less than many small ones."""
+        left = SHORTEST_PERIODS.get(self.name, 0.0) - (self._runtime.clock.monotonic() - began)
+        if left > 0 and not self._stopping:
+            self._ended.wait(left)
 
     def _tick(self) -> float:
         """Run one tick and return how many seconds to wait for the next."""
@@ -160,9 +175,12 @@ class Daemon:
         )
         self.inbox = Inbox(self.runtime)
         self.evaluator = Evaluator(self.runtime)
-        self.ticker = Ticker(self.runtime)
+        self.ticker = Ticker(self.runtime, workers=PollThreads())
         self.sources = Sources(self.runtime, self.inbox, self.ticker)
         self.desk = Desk(self.runtime, self.evaluator, reload=self._load_again, reloaded=self._use_sources)
+        self.doctor = Doctor(self.runtime, self.inbox.arrivals)
+        self.letters = Letters(self.runtime, self.sources.get)
+        self.checkup = Checkup(self.runtime, self.inbox, self.sources, self.doctor)
         loops: list[Loop] = [
             self.inbox,
             self.evaluator,
@@ -171,6 +189,7 @@ class Daemon:
             Gatekeeper(self.runtime),
             Outbox(self.runtime),
             self.ticker,
+            self.doctor,
             Janitor(self.runtime),
         ]
         self._threads = [LoopThread(loop, self.runtime, fatal=self.fail) for loop in loops]
@@ -188,6 +207,7 @@ class Daemon:
         when_store_answers(self._take, give_up_after=timedelta(days=365), waiting=self._say_waiting)
         self.waits_for_store = False
         self.evaluator.activate(actor="retraind")
+        self.letters.measure()
         self._server = self._make_server(config)
         self._server.start()
         for thread in self._threads:
@@ -220,12 +240,15 @@ class Daemon:
         for source in sources:
             source.stop()
         # First those that wait for the inbox, while it still answers them.
+        if not self.ticker.stop(timeout=1.0):
+            self.log.warning("retraind.slow_stop", thread="poll")
         self._join(sources, min(deadline, self.clock.monotonic() + timeout / 2))
         if self._server is not None:
             self._server.stop()
         for thread in self._threads:
             thread.stop()
         self._join(self._threads, deadline)
+        self.doctor.flush()
         self._lock.release()
         self.store.close()
         self.log.info("retraind.stopped")
@@ -285,19 +308,30 @@ class Daemon:
 
     def _make_server(self, config: Config) -> Any:
         from controller.api.app import make_app
+        from controller.api.hooks import Hooks
         from controller.api.server import Server
         from controller.store.views import Views
 
+        hooks = Hooks(
+            self.sources.pushed,
+            self.inbox,
+            clock=self.clock,
+            log=logger("hooks"),
+            refused=lambda source, reason: self.metrics.hooks_refused.labels(source, reason).inc(),
+        )
         app = make_app(
             desk=self.desk,
             views=Views(self.store),
             inbox=self.inbox,
+            checkup=self.checkup,
+            letters=self.letters,
             health=self,
             logs=Logs(self.runtime),
             policies=lambda: self.runtime.config.models,
             clock=self.clock,
             log=logger("api"),
             registry=self.metrics.registry,
+            hooks=hooks,
         )
         return Server(app, config.http.socket, config.http.listen)
 

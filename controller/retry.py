@@ -37,7 +37,7 @@ def when_store_answers(call: Callable[[], T], *, give_up_after: timedelta, waiti
     """
     retrying = tenacity.Retrying(
         retry=tenacity.retry_if_exception_type(StoreBusy),
-        wait=tenacity.wait_exponential_jitter(initial=0.2, max=10),
+        wait=tenacity.wait_exponential(multiplier=0.2, max=10) + tenacity.wait_random(0, 1),
         stop=tenacity.stop_after_delay(give_up_after.total_seconds()),
         before_sleep=lambda state: waiting(str(state.outcome.exception() if state.outcome else "")),
         reraise=True,

@@ -65,6 +65,30 @@ class Metrics:
         self.verdicts = self._counter("retrain_verdicts_total", "Verdicts of the gate.", "model", "outcome")
         self.promotions = self._counter("retrain_promotions_total", "Promotions that ended.", "model", "outcome")
         self.notifications = self._counter("retrain_notifications_total", "Messages to people.", "channel", "outcome")
+        self.dead_letters = Gauge(
+            "retrain_dead_letters",
+            "Dead letters that wait for a person: raw ones were not understood, events could not be decided.",
+            ["source", "kind"],
+            registry=self.registry,
+        )
+        self.dead_letters_dropped = self._counter(
+            "retrain_dead_letters_dropped_total", "Dead letters that the quota dropped.", "source"
+        )
+        self.hooks_refused = self._counter(
+            "retrain_hooks_refused_total", "Requests to hooks that were not taken as they came.", "source", "reason"
+        )
+        self.source_silent = Gauge(
+            "retrain_source_silent",
+            "1 while a source with `expect_every` is silent.",
+            ["source"],
+            registry=self.registry,
+        )
+        self.source_heard = Gauge(
+            "retrain_source_heard_timestamp_seconds",
+            "When a source was last heard, in seconds since 1970.",
+            ["source"],
+            registry=self.registry,
+        )
         self.ticks = Histogram(
             "retrain_tick_seconds",
             "How long one tick of a loop took.",

@@ -19,6 +19,8 @@ _ABOUT = {
     "promotion": "One attempt to make a version the champion: a promotion, an override, a rollback, an adoption.",
     "step": "One promoter's part of a promotion.",
     "notification": "A message to people, in the outbox.",
+    "episode": "An alert from firing to resolved, whatever its repeats. One that is resolved before it was seen firing is born RESOLVED.",
+    "dead_letter": "Something that came in and could not be understood, kept as it came.",
 }
 
 

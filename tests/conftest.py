@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, NoReturn
 import pytest
 from hypothesis import settings
 
-from tests import postgres
+from tests import postgres, prometheus
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from tests.kafka import KafkaBroker
+    from tests.objectstore import ObjectServer
     from tests.postgres import PostgresServer
 
 TESTS = Path(__file__).parent
@@ -50,6 +52,47 @@ def postgres_server() -> Iterator[PostgresServer]:
     server = postgres.start(programs)
     yield server
     server.stop()
+
+
+@pytest.fixture(scope="session")
+def prometheus_program() -> str:
+    """The program of Prometheus."""
+    program = prometheus.find(prometheus.PROMETHEUS)
+    if program is None:
+        missing_server("no Prometheus found (Debian: apt install prometheus)")
+    return program
+
+
+@pytest.fixture(scope="session")
+def alertmanager_program() -> str:
+    """The program of Alertmanager."""
+    program = prometheus.find(prometheus.ALERTMANAGER)
+    if program is None:
+        missing_server("no Alertmanager found (Debian: apt install prometheus-alertmanager)")
+    return program
+
+
+@pytest.fixture(scope="session")
+def object_server() -> Iterator[ObjectServer]:
+    """A server that speaks S3, of this session's own; each test makes buckets of its own."""
+    from tests.objectstore import ObjectServer
+
+    server = ObjectServer()
+    server.start(objects=2_600)
+    yield server
+    server.close()
+
+
+@pytest.fixture(scope="session")
+def kafka_broker() -> Iterator[KafkaBroker]:
+    """A real Kafka broker of this session's own; each test makes topics and groups of its own."""
+    from tests import kafka
+
+    if (reason := kafka.missing()) is not None:
+        missing_server(reason)
+    broker = kafka.start()
+    yield broker
+    broker.stop()
 
 
 @pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.postgresql)])

@@ -12,14 +12,19 @@ from typing import Any
 from controller.clock import Clock, Ids
 from controller.core.chain import ActiveRun, Facts, PolicyState, Question
 from controller.core.conditions import Expression, Pattern, event_scope
+from controller.core.episode import Episode
 from controller.core.gate import Contestant
 from controller.core.model import (
+    EPISODE,
+    EPISODE_EXPIRE,
+    EPISODE_STATE,
     Attempt,
     Cause,
     Champion,
     Decision,
     Event,
     Job,
+    Json,
     NewEvent,
     Pause,
     Run,
@@ -68,6 +73,32 @@ def make_event(number: int = 1, *, time: datetime | None = None, received_at: da
         "extensions": {},
     }
     return Event(**(defaults | fields))
+
+
+def make_mark(key: Json = "k", state: Json = "firing", expire: Json = None) -> dict[str, Json]:
+    """Return the extensions that make an event part of an episode; None leaves one out."""
+    given = {EPISODE: key, EPISODE_STATE: state, EPISODE_EXPIRE: expire}
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def make_episode(number: int = 1, **fields: Any) -> Episode:
+    """Return an open episode of a day, begun and last seen at noon, as event `number` opened it."""
+    defaults: dict[str, Any] = {
+        "id": f"epi-{number}",
+        "origin": "api",
+        "key": "k",
+        "state": "OPEN",
+        "cause": "opened",
+        "type": "drift",
+        "subject": None,
+        "event_id": f"evt-{number:016d}",
+        "opened_at": NOON,
+        "seen_at": NOON,
+        "expires_at": NOON + timedelta(days=1),
+        "expires_after_seconds": 86_400,
+        "finished_at": None,
+    }
+    return Episode(**(defaults | fields))
 
 
 def expression(source: str) -> Expression:

@@ -11,10 +11,13 @@ from collections.abc import Callable
 from typing import Any
 
 from controller.api.auth import Auth
+from controller.api.gather import Gatherer
 from controller.api.intake import ClientGone, grant, read_body, take_events
-from controller.api.ports import Desk, Health, Intake, Log, Logs, Views
+from controller.api.letters import letter_routes
+from controller.api.ports import Checkup, Desk, Health, Intake, Letters, Log, Logs, Views
 from controller.api.problems import FAULT, Answer, Refusal, answer, problem, problem_of
 from controller.api.routes import Policies, Waiting, make_routes
+from controller.api.sources import source_routes
 from controller.clock import Clock
 from controller.core import strict_json
 from controller.errors import ControllerError
@@ -37,17 +40,24 @@ def make_app(
     log: Log,
     registry: Any = None,
     hooks: Asgi | None = None,
+    checkup: Checkup | None = None,
+    letters: Letters | None = None,
 ) -> App:
     """Return the application.
 
     `policies` gives the models of the configuration in force; `registry` is prometheus_client's (its own default when None);
-    `hooks` serves `/hooks/{source}`, and verifies its callers itself.
+    `hooks` serves `/hooks/{source}`, and verifies its callers itself; `checkup` answers for `/v1/sources`,
+    `letters` for `/v1/dead`.
     """
     auth = Auth(views.token, clock=clock, log=log)
     waiting = Waiting(clock)
     routes = make_routes(
         desk, views, logs, health=health, policies=policies, waiting=waiting, tokens_changed=auth.forget
     )
+    if checkup is not None:
+        routes.include_router(source_routes(checkup), prefix="/v1")
+    if letters is not None:
+        routes.include_router(letter_routes(letters), prefix="/v1")
     return App(routes, inbox, health, auth=auth, waiting=waiting, log=log, registry=registry, hooks=hooks)
 
 
@@ -67,7 +77,7 @@ class App:
         hooks: Asgi | None,
     ) -> None:
         self._routes = routes
-        self._inbox = inbox
+        self._inbox = Gatherer(inbox)
         self._health = health
         self._auth = auth
         self._waiting = waiting

@@ -5,10 +5,9 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any
 
-from controller.api.ports import Intake
+from controller.api.gather import Gatherer
 from controller.api.problems import Answer, Refusal, answer
 from controller.core import cloudevents
 from controller.core.strict_json import MAX_BYTES
@@ -49,13 +48,13 @@ def _too_long(limit: int) -> Refusal:
     return Refusal(413, f"at most {limit:,} bytes are taken", headers=[(b"connection", b"close")])
 
 
-async def take_events(scope: dict[str, Any], receive: Any, inbox: Intake) -> Answer:
+async def take_events(scope: dict[str, Any], receive: Any, inbox: Gatherer) -> Answer:
     """Return the answer to events that were posted."""
     body = await read_body(scope, receive)
     received = cloudevents.read(scope["headers"], body)
     if not received.events:
         return answer(202, [])
-    receipts = await asyncio.wrap_future(inbox.put(API_ORIGIN, Batch(events=received.events)))
+    receipts = await inbox.put(API_ORIGIN, Batch(events=received.events))
     listed = [{"event_id": receipt.event_id, "duplicate": receipt.duplicate} for receipt in receipts]
     return answer(202, listed if received.batch else listed[0])
 

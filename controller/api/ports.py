@@ -10,17 +10,22 @@ from concurrent.futures import Future
 from datetime import timedelta
 from typing import Any, Protocol
 
+from controller.core.episode import Episode
+from controller.core.letter_shapes import BulkShape, LetterPage, LetterShape, ReplayShape, Wanted
 from controller.core.model import Champion, Event, Json, Receipt
 from controller.core.shapes import (
     DecisionShape,
+    EpisodeShape,
     EventPage,
     EventShape,
     ModelShape,
     ModelSummary,
     RunPage,
     RunShape,
+    StandingShape,
     StatusShape,
 )
+from controller.core.source_shapes import SeekShape, SourceShape, SourceSummary, TestShape
 from controller.ports import Batch, LogChunk
 from controller.store.finding import Found
 from controller.store.people import Token
@@ -80,6 +85,51 @@ class Desk(Protocol):
     def revoke_token(self, name: str, *, who: str) -> dict[str, Json]: ...
 
 
+class Checkup(Protocol):
+    """The sources, as people see and steer them; all but `sources` raise `NotFound`."""
+
+    def sources(self) -> list[SourceSummary]: ...
+    def source(self, name: str) -> SourceShape: ...
+
+    def test(self, name: str, *, who: str) -> TestShape:
+        """Send a test event through a source and wait until it is decided; raises `Conflict` for a source that was not built."""
+        ...
+
+    def seek(self, name: str, where: Mapping[str, str], *, who: str, reason: str) -> SeekShape:
+        """Let a source go on from another position; raises `InvalidInput`, and `Conflict` for a source that has no positions."""
+        ...
+
+
+class Letters(Protocol):
+    """Dead letters, as people see and steer them; a letter is named by its id or the end of it.
+
+    What names one raises `NotFound`, and `Conflict` for a name that stands for several; acts raise `Conflict` for one that is not DEAD.
+    """
+
+    def letters(self, *, source: str | None, state: Wanted, limit: int, before: str | None) -> LetterPage: ...
+    def letter(self, name: str) -> LetterShape: ...
+    def standing(self) -> list[StandingShape]: ...
+
+    def body(self, name: str) -> tuple[str, bytes]:
+        """Return a letter's id and its bytes; raises `Conflict` when they are not kept."""
+        ...
+
+    def replay(self, name: str, *, who: str, reason: str, key: str | None) -> ReplayShape:
+        """Have a letter read, or decided, again; DEAD in the answer when it still makes no sense."""
+        ...
+
+    def drop(self, name: str, *, who: str, reason: str, key: str | None) -> ReplayShape:
+        """Give a letter up; raises `InvalidInput` without a reason."""
+        ...
+
+    def replay_all(
+        self, source: str | None, *, after: str | None, until: str | None, limit: int, who: str, reason: str
+    ) -> BulkShape: ...
+    def drop_all(
+        self, source: str, *, after: str | None, until: str | None, limit: int, who: str, reason: str
+    ) -> BulkShape: ...
+
+
 class Views(Protocol):
     """The database as people see it; `store/views.py`."""
 
@@ -95,6 +145,8 @@ class Views(Protocol):
     def event(self, event_id: str) -> EventShape: ...
     def event_state(self, event_id: str) -> str: ...
     def event_record(self, event_id: str) -> tuple[Event, dict[str, Champion]]: ...
+    def episode_of(self, event: Event) -> Episode | None: ...
+    def episodes(self, *, origin: str | None = None, limit: int = 200) -> list[EpisodeShape]: ...
     def models(self, configured: Iterable[str] = ()) -> list[ModelSummary]: ...
     def model(self, name: str, *, configured: Iterable[str] = ()) -> ModelShape: ...
     def decisions(

@@ -25,6 +25,7 @@ from controller.clock import Clock
 from controller.core.duration import parse_duration
 from controller.core.policy import ModelSpec
 from controller.core.shapes import (
+    EpisodeShape,
     EventPage,
     EventShape,
     ModelShape,
@@ -244,6 +245,11 @@ def _questions(views: Views, logs: Logs, *, health: Health, policies: Policies, 
         if wait:
             await waiting.until(lambda: views.event_state(event_id) != "PENDING", wait, request)
         return _json(await run_in_threadpool(views.event, event_id))
+
+    @router.get("/episodes", response_model=list[EpisodeShape])
+    def episodes(origin: str | None = None, limit: Limit = 200) -> Response:
+        """List the open episodes: alerts that fire and are not resolved."""
+        return _json(views.episodes(origin=origin, limit=limit))
 
     @router.get("/why/{thing:path}")
     def explain(thing: Name) -> Response:

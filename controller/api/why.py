@@ -38,7 +38,8 @@ def why(views: Views, text: str, models: Mapping[str, ModelSpec]) -> dict[str, J
 def _event(views: Views, event_id: str, models: Mapping[str, ModelSpec]) -> dict[str, Json]:
     shape = views.event(event_id)
     event, champions = views.event_record(event_id)
-    return explain_event(shape, event, models=models.values(), champions=champions)
+    episode = views.episode_of(event)
+    return explain_event(shape, event, models=models.values(), champions=champions, episode=episode)
 
 
 def _policy(views: Views, name: str, models: Mapping[str, ModelSpec]) -> dict[str, Json]:

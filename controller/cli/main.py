@@ -11,8 +11,10 @@ from typing import Annotated, Any, Literal
 import typer
 from typer.core import TyperGroup
 
+from controller.cli.dead import dead_app
 from controller.cli.exits import Exit, Failure
 from controller.cli.session import Session, complete_model
+from controller.cli.sources import doctor_app, sources_app
 from controller.errors import ConfigError, Conflict, ControllerError, NotFound, StoreBusy
 
 _EPILOG = (
@@ -72,6 +74,9 @@ token_app = typer.Typer(help="Bearer tokens for the API over TCP.", no_args_is_h
 app.add_typer(models_app, name="models", rich_help_panel="Look")
 app.add_typer(runs_app, name="runs", rich_help_panel="Look")
 app.add_typer(events_app, name="events", rich_help_panel="Look")
+app.add_typer(dead_app, name="dead", rich_help_panel="Look")
+app.add_typer(sources_app, name="sources", rich_help_panel="Look")
+app.add_typer(doctor_app, name="doctor", rich_help_panel="Look")
 app.add_typer(token_app, name="token", rich_help_panel="Set up")
 
 Output = Annotated[
@@ -415,6 +420,22 @@ def events_show(ctx: typer.Context, event: str, output: Output = None) -> None:
     session = _session(ctx).with_output(output)
     found = session.ask(lambda client: client.get(f"/v1/events/{segment(event)}"), lambda offline: offline.event(event))
     session.print(found, lambda: show.event(found, session.now()))
+
+
+@events_app.command("episodes")
+def events_episodes(
+    ctx: typer.Context,
+    origin: Annotated[str | None, typer.Option(help="Name of the source they come from.")] = None,
+    limit: Limit = 200,
+    output: Output = None,
+) -> None:
+    """List the open episodes: alerts that fire and are not resolved."""
+    from controller.cli import show
+
+    session = _session(ctx).with_output(output)
+    query: dict[str, Any] = {"origin": origin, "limit": limit}
+    found = session.ask(lambda client: client.get("/v1/episodes", **query), lambda offline: offline.episodes(**query))
+    session.print(found, lambda: show.episodes(found, session.now()))
 
 
 @events_app.command("send")

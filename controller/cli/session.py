@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from controller.cli.client import Client
     from controller.core.policy import ModelSpec
+    from controller.store.store import Store
     from controller.store.views import Views
 
 #: Tables are made for this width where there is no terminal to ask.
@@ -32,8 +33,9 @@ Format = Literal["table", "json"]
 class Offline:
     """The answers of the daemon's API, read from the database without it."""
 
-    def __init__(self, views: Views, models: Mapping[str, ModelSpec]) -> None:
+    def __init__(self, views: Views, models: Mapping[str, ModelSpec], store: Store) -> None:
         self._views = views
+        self.store = store
         self._models = models
 
     def status(self) -> Any:
@@ -56,6 +58,9 @@ class Offline:
 
     def event(self, name: str) -> Any:
         return self._views.event(self._find(name, "event"))
+
+    def episodes(self, **query: Any) -> Any:
+        return self._views.episodes(**query)
 
     def why(self, thing: str) -> Any:
         from controller.api.why import why
@@ -105,7 +110,7 @@ class Session:
         from controller.store.views import Views
 
         with contextlib.closing(self.installation.store()) as store:
-            found = offline(Offline(Views(store), self._models()))
+            found = offline(Offline(Views(store), self._models(), store))
         self.note("the daemon does not run; this is read from the database")
         return found
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,8 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from controller.cli.text import ago, clean, local, metrics, one_line
-from controller.core.explain import render
+from controller.cli.text import ago, clean, local, metrics, one_line, parse
+from controller.core.explain import episode_line, render
 from controller.errors import Problem
 
 _STYLES = {
@@ -44,6 +44,8 @@ _STATES = {
     "AWAITING_APPROVAL": "bold yellow",
 }
 
+#: What the quota dropped is of interest for so long.
+_RECENT = timedelta(days=1)
 #: Tables are at most this wide.
 _LINE = 100
 
@@ -92,9 +94,13 @@ def _heading(text: str) -> Text:
 
 def status(found: Row, now: datetime) -> list[RenderableType]:
     """Return what is happening now, on one screen."""
-    parts: list[RenderableType] = [_leader(found, now), _counts(found["events"], now)]
+    parts: list[RenderableType] = [_leader(found, now), _counts(found, now)]
     if found["complaints"]:
         parts += [_heading("WRONG"), *(_line(complaint, "red") for complaint in found["complaints"])]
+    if found["silent"]:
+        parts.append(_heading("SILENT"))
+        lines = [f"{s['source']}: nothing came for {_length(s['since'], None, now)}" for s in found["silent"]]
+        parts += [_line(line, "yellow") for line in lines]
     if found["pauses"]:
         parts += [_heading("PAUSED"), *(_line(_pause(pause, now), "yellow") for pause in found["pauses"])]
     parts += [_heading("MODELS"), *models(found["models"], now)]
@@ -124,12 +130,21 @@ def _leader(found: Row, now: datetime) -> Text:
     return Text.assemble(("retrain controller", "bold"), f"  {one_line(who)}")
 
 
-def _counts(events: Row, now: datetime) -> Text:
+def _counts(found: Row, now: datetime) -> Text:
+    events, letters = found["events"], found["dead_letters"]
     parts = [f"{events['pending']:,} events pending"]
     if events["oldest_pending_at"]:
         parts[0] += f" (oldest {ago(events['oldest_pending_at'], now)})"
-    parts.append(f"{events['dead']:,} dead letters")
-    return Text(" · ".join(parts), style="red" if events["dead"] else "dim")
+    dead = sum(each["raw"] + each["events"] for each in letters)
+    parts.append(f"{dead:,} dead letters")
+    if dead:
+        parts[-1] += f" ({', '.join(each['source'] for each in letters if each['raw'] or each['events'])})"
+    parts += [
+        f"{each['overflowed']:,} of {each['source']} dropped by the quota, last {ago(each['overflowed_at'], now)}"
+        for each in letters
+        if each["overflowed_at"] and now - parse(each["overflowed_at"]) < _RECENT
+    ]
+    return Text(one_line(" · ".join(parts)), style="red" if dead else "dim")
 
 
 def _pause(pause: Row, now: datetime) -> str:
@@ -225,6 +240,18 @@ def events(found: Sequence[Row], now: datetime) -> list[RenderableType]:
     for event in found:
         cells = (one_line(event[name]) for name in ("id", "type", "origin", "subject"))
         shown.add_row(*cells, ago(event["received_at"], now), _cell("state", event["state"]))
+    return [shown]
+
+
+def episodes(found: Sequence[Row], now: datetime) -> list[RenderableType]:
+    """Return open episodes as a table."""
+    if not found:
+        return ["no open episodes"]
+    shown = _table("type", "subject", "source", "since", "last seen", "opened by")
+    for episode in found:
+        cells = (one_line(episode[name] or "") for name in ("type", "subject", "origin"))
+        when = (ago(episode[name], now) for name in ("opened_at", "seen_at"))
+        shown.add_row(*cells, *when, one_line(episode["event_id"] or ""))
     return [shown]
 
 
@@ -341,6 +368,10 @@ def event(found: Row, now: datetime) -> list[RenderableType]:
     parts.append(_line(f"{found['source']} {found['source_id']}, happened {local(found['time'])}", "dim"))
     if found["error"]:
         parts.append(_line(found["error"], "red"))
+    if found["state"] == "DEAD":
+        parts.append(_line(f"decide it anew: retrainctl dead replay {found['id']}", "dim"))
+    if (episode := found["episode"]) is not None:
+        parts.append(_line(episode_line(episode, local), "dim"))
     if found["extensions"]:
         parts += [_heading("EXTENSIONS"), Text(clean(json.dumps(found["extensions"], indent=2, ensure_ascii=False)))]
     parts += [_heading("DATA"), Text(clean(json.dumps(found["data"], indent=2, ensure_ascii=False)))]

@@ -80,6 +80,13 @@ def _check_sources(config: Config, findings: Findings) -> None:
                 severity="warning",
                 at_key=True,
             )
+        if hasattr(source.options, "verify") and getattr(source.options, "insecure", False):
+            findings.add(
+                ("sources", name, "insecure"),
+                f"whoever reaches /hooks/{name} can post events",
+                "give it a verifier: `verify`",
+                severity="warning",
+            )
         watched = getattr(source.options, "path", None)
         if isinstance(watched, str | Path):
             _check_watched_folder(config, name, absolute(config.base, watched), findings)

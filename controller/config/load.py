@@ -24,10 +24,11 @@ from controller.config.files import read_files, with_defaults
 from controller.config.nearest import nearest_or_known
 from controller.config.problems import Findings, report, texts
 from controller.config.problems import Path as Steps
-from controller.config.records import SQLITE, Config, Http, SourceSpec, StoreAddress, absolute
+from controller.config.records import SQLITE, Config, Http, Quota, SourceSpec, StoreAddress, absolute
 from controller.config.schema import (
     DEFAULT_LAUNCHER,
     ConfigSection,
+    DeadLettersSection,
     ModelDefaults,
     SourceSection,
     TrainSection,
@@ -283,6 +284,7 @@ class _Loader:
         state_dir = absolute(self._base, section.state_dir)
         http = section.http
         form = normal_form(section)
+        dead = section.dead_letters or DeadLettersSection()
         return Config(
             path=path,
             base=self._base,
@@ -294,6 +296,7 @@ class _Loader:
                 socket=absolute(self._base, http.socket) if http.socket else state_dir / "retrain.sock",
             ),
             sources=self._sources,
+            dead_letters=Quota(keep=dead.keep, max_bytes=dead.max_bytes),
             launchers=self._launchers,
             models=build_models(section, form["models"]),
             version=version_of(form),

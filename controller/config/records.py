@@ -83,6 +83,15 @@ class SourceSpec:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Quota:
+    """How many dead letters of each source are kept."""
+
+    keep: int
+    #: Of their bodies together.
+    max_bytes: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Config:
     """A whole configuration, checked."""
 
@@ -97,6 +106,8 @@ class Config:
     state_dir: Path
     http: Http
     sources: Mapping[str, SourceSpec]
+    #: Of what could not be understood.
+    dead_letters: Quota
     #: Settings by launcher name, for every launcher that has settings or is used.
     launchers: Mapping[str, Any]
     models: Mapping[str, ModelSpec]

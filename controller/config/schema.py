@@ -458,6 +458,17 @@ class SourceSection(PluginSection):
     )
 
 
+class DeadLettersSection(Section):
+    """How much is kept, for each source, of what came in and could not be understood."""
+
+    keep: Annotated[int, Field(ge=0, le=10_000_000)] = Field(
+        10_000, description="So many dead letters wait for a person; beyond that the oldest are dropped"
+    )
+    max_bytes: Annotated[int, Field(ge=0, le=1 << 40)] = Field(
+        256 << 20, description="Bytes of their bodies together; 268435456, which is 256 MiB, when left out"
+    )
+
+
 class ConfigSection(Section):
     """The whole configuration of an installation of Retrain Controller."""
 
@@ -468,6 +479,9 @@ class ConfigSection(Section):
     state_dir: Text = Field("state", description="Folder for the socket, the runs' files and the daemon's identity")
     http: HttpSection = Field(default_factory=HttpSection, description="Where the API listens")
     sources: dict[str, SourceSection] = Field({}, description="Entrances for events, by name")
+    dead_letters: DeadLettersSection | None = Field(
+        None, description="How much of what could not be understood is kept, for each source"
+    )
     launchers: dict[str, dict[str, Any]] = Field({}, description="Settings of launchers, by the launcher's name")
     defaults: ModelDefaults | None = Field(None, description="What all models share")
     models: dict[str, ModelSection] = Field({}, description="What is retrained, by name")

@@ -13,6 +13,7 @@ from typing import Literal
 
 from controller.core.conditions import Scope
 from controller.core.duration import format_duration
+from controller.core.episode import Episode
 from controller.core.model import Champion, Event, Json, Pause
 from controller.core.policy import Policy
 
@@ -48,6 +49,8 @@ class Facts:
     last_failure_at: datetime | None = None
     #: When the run of this policy's last FIRE ended; None while there is none, or it goes on.
     last_ended_at: datetime | None = None
+    #: The episode that the event belongs to, as it is after this event; None when it belongs to none, or nothing is known of it.
+    episode: Episode | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -117,6 +120,9 @@ class Stage:
 
     name: str
     ask: Callable[[Question], Answer | None]
+    #: Whether `ask` would pass or leave no line, without its explanation: most events end at the first stages, and nobody asks why.
+    #: None when only `ask` can say. Raises what `ask` raises.
+    admits: Callable[[Policy, Event, Scope], bool] | None = None
     #: Whether a person's press passes over it.
     person_passes_over: bool = True
     #: Whether what it keeps outlives a FIRE or a SKIP; a window starts anew, a level must remember that it fired.

@@ -1,4 +1,4 @@
-"""CloudEvents 1.0 over HTTP, read into events: structured, batched and binary mode.
+"""CloudEvents 1.0 read into events: structured, batched and binary mode over HTTP, and the parts that another binding needs.
 
 Follows the HTTP protocol binding and the JSON event format of the CloudEvents specification (cloudevents.io).
 What they leave loose is refused here with a reason: attributes of the wrong type, both kinds of data, times without a zone, text that a
@@ -11,7 +11,7 @@ from __future__ import annotations
 import base64
 import binascii
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -31,6 +31,9 @@ _PERCENT = re.compile(rb"%([0-9A-Fa-f]{2})")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _REQUIRED = ("id", "source", "specversion", "type")
 _JSON_TYPE = re.compile(r"[^;]*[/+]json", re.IGNORECASE)
+#: Extensions that need no look at their name.
+_USUAL = frozenset({"datacontenttype", "dataschema", "traceparent", "tracestate", "partitionkey", "sequence"})
+_NOTHING: Mapping[str, Json] = {}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -61,6 +64,49 @@ def read(headers: Sequence[tuple[bytes, bytes]], body: bytes) -> Received:
     return Received(events=[_binary(headers, kind, body)], batch=False)
 
 
+def structured(
+    value: Json,
+    *,
+    time: datetime | None = None,
+    extensions: Mapping[str, Json] = _NOTHING,
+    max_bytes: int | None = None,
+) -> NewEvent:
+    """Return the event of a JSON document in the JSON event format; raises `InvalidInput`.
+
+    `time` and `extensions` stand in for what the event does not say itself; `max_bytes` bounds JSON within `data_base64`.
+    """
+    return _structured(value, time, extensions, max_bytes)
+
+
+def binary(
+    attributes: Mapping[str, Json],
+    content_type: str,
+    body: bytes,
+    *,
+    time: datetime | None = None,
+    extensions: Mapping[str, Json] = _NOTHING,
+    max_bytes: int | None = None,
+) -> NewEvent:
+    """Return the event of a message in binary mode, whose attributes were taken out of its headers; raises `InvalidInput`.
+
+    `time` and `extensions` stand in for what the event does not say itself.
+    """
+    found = dict(attributes)
+    if "datacontenttype" in found:
+        raise InvalidInput(
+            "datacontenttype must not be sent as an attribute", hint="the content type says what the data is"
+        )
+    if content_type:
+        found["datacontenttype"] = content_type
+    data, extra = _decoded(body, content_type, max_bytes)
+    return _event(found, data, extra, time, extensions)
+
+
+def refuse_format(content_type: str) -> None:
+    """Raise `NotUnderstood` for a structured event in another format than JSON, in another charset than UTF-8, or for a batch."""
+    _refuse_format(content_type.partition(";")[0].strip().lower(), content_type, "application/cloudevents")
+
+
 def _refuse_format(media: str, kind: str, prefix: str) -> None:
     if media not in (prefix, f"{prefix}+json"):
         raise NotUnderstood(f"{media!r} is not understood", hint=f"send {prefix}+json")
@@ -85,19 +131,25 @@ def _batch(body: bytes) -> list[NewEvent]:
     return events
 
 
-def _structured(value: Json) -> NewEvent:
+def _structured(
+    value: Json,
+    time: datetime | None = None,
+    extensions: Mapping[str, Json] = _NOTHING,
+    max_bytes: int | None = None,
+) -> NewEvent:
     if not isinstance(value, dict):
         raise InvalidInput("an event is a JSON object")
-    attributes = {
-        name: item for name, item in value.items() if name not in ("data", "data_base64") and item is not None
-    }
-    data = value.get("data")
-    extra: dict[str, Json] = {}
-    if value.get("data_base64") is not None:
+    attributes = dict(value)
+    data = attributes.pop("data", None)
+    encoded = attributes.pop("data_base64", None)
+    if None in attributes.values():
+        attributes = {name: item for name, item in attributes.items() if item is not None}
+    extra: Mapping[str, Json] = _NOTHING
+    if encoded is not None:
         if data is not None:
             raise InvalidInput("it has both data and data_base64; send one of them")
-        data, extra = _decoded(_base64(value["data_base64"]), str(attributes.get("datacontenttype", "")))
-    return _event(attributes, data, extra)
+        data, extra = _decoded(_base64(encoded), str(attributes.get("datacontenttype", "")), max_bytes)
+    return _event(attributes, data, extra, time, extensions)
 
 
 def _base64(text: Json) -> bytes:
@@ -145,12 +197,12 @@ def _header_value(name: str, raw: bytes) -> str:
         raise InvalidInput(f"the header ce-{name} is not UTF-8 once its percent-encoding is undone") from error
 
 
-def _decoded(body: bytes, kind: str) -> tuple[Json, dict[str, Json]]:
+def _decoded(body: bytes, kind: str, max_bytes: int | None = None) -> tuple[Json, dict[str, Json]]:
     """Return bytes as JSON, text or base64, whichever their content type allows."""
     if not body:
         return None, {}
     if not kind or _JSON_TYPE.match(kind.partition(";")[0].strip()):
-        return strict_json.parse(body), {}
+        return strict_json.parse(body, max_bytes=max_bytes or strict_json.MAX_BYTES), {}
     if kind.strip().lower().startswith("text/"):
         try:
             text = body.decode()
@@ -165,25 +217,39 @@ def _decoded(body: bytes, kind: str) -> tuple[Json, dict[str, Json]]:
 # ------------------------------------------------------------------------------------------------------ attributes
 
 
-def _event(attributes: dict[str, Json], data: Json, extra: dict[str, Json]) -> NewEvent:
-    if missing := [name for name in _REQUIRED if name not in attributes]:
-        raise InvalidInput(f"the required attribute {missing[0]!r} is missing")
+def _event(
+    attributes: dict[str, Json],
+    data: Json,
+    extra: Mapping[str, Json],
+    time: datetime | None = None,
+    extensions: Mapping[str, Json] = _NOTHING,
+) -> NewEvent:
+    """Return the event; takes `attributes` apart. `time` and `extensions` stand in for what it does not say itself."""
+    for name in _REQUIRED:
+        if name not in attributes:
+            raise InvalidInput(f"the required attribute {name!r} is missing")
     if len(attributes) > MAX_ATTRIBUTES:
         raise InvalidInput(f"it has {len(attributes)} attributes, {MAX_ATTRIBUTES} are taken")
     version = attributes.pop("specversion")
     if version != "1.0":
         raise InvalidInput(f"specversion is {version!r}, '1.0' is understood")
     source = _required(attributes, "source")
-    if not _REFERENCE.fullmatch(source):
+    # Of what is printable, only the space is no part of a reference.
+    if (" " in source or not source.isprintable()) and not _REFERENCE.fullmatch(source):
         raise InvalidInput(f"source {source!r} is no URI reference")
+    source_id = _required(attributes, "id")
+    type_ = _required(attributes, "type")
+    subject = _required(attributes, "subject") if "subject" in attributes else None
+    said = attributes.pop("time", None)
+    found = _extensions(attributes)
     return NewEvent(
         source=source,
-        source_id=_required(attributes, "id"),
-        type=_required(attributes, "type"),
-        subject=_optional(attributes, "subject"),
-        time=_time(attributes.pop("time", None)),
+        source_id=source_id,
+        type=type_,
+        subject=subject,
+        time=time if said is None else _time(said),
         data=data,
-        extensions=_extensions(attributes) | extra,
+        extensions={**extensions, **found, **extra} if extensions or extra else found,
     )
 
 
@@ -191,13 +257,9 @@ def _required(attributes: dict[str, Json], name: str) -> str:
     value = attributes.pop(name)
     if not isinstance(value, str) or not value.strip():
         raise InvalidInput(f"{name} is {value!r}, not a string that says something")
+    if len(value) <= MAX_ATTRIBUTE and value.isprintable():  # which no control character is
+        return value
     return _bounded(name, value)
-
-
-def _optional(attributes: dict[str, Json], name: str) -> str | None:
-    if name not in attributes:
-        return None
-    return _required(attributes, name)
 
 
 def _bounded(name: str, value: str) -> str:
@@ -214,14 +276,15 @@ def _time(value: Json) -> datetime | None:
     if not isinstance(value, str) or not _TIME.fullmatch(value):
         raise InvalidInput(f"time is {value!r}, not RFC 3339 with a zone", hint="write 2026-01-31T12:00:00Z")
     try:
-        return datetime.fromisoformat(value.upper()).astimezone(UTC)
+        found = datetime.fromisoformat(value.upper())
+        return found if found.tzinfo is UTC else found.astimezone(UTC)
     except (ValueError, OverflowError) as error:
         raise InvalidInput(f"time {value!r} is no instant: {error}") from error
 
 
 def _extensions(attributes: dict[str, Json]) -> dict[str, Json]:
     for name, value in attributes.items():
-        if not _NAME.fullmatch(name):
+        if name not in _USUAL and not _NAME.fullmatch(name):
             raise InvalidInput(
                 f"the attribute name {name[:80]!r} is not allowed",
                 hint="lower-case letters and digits; payload goes into data",

@@ -185,7 +185,7 @@ def _convert(values: Mapping[str, Json], paths: tuple[tuple[str, ...], ...] | No
         into = pruned
         for name in path[:-1]:
             found = found.get(name)
-            if not isinstance(found, Mapping):
+            if type(found) is not dict and not isinstance(found, Mapping):  # the first is ten times as quick
                 into[name] = as_cel(found)
                 break
             into = into.setdefault(name, {})
@@ -247,9 +247,10 @@ def champion_values(champion: Champion) -> dict[str, Json]:
 
 def as_cel(value: Json) -> Json:
     """Return JSON with every number a double, as the rules of CEL in this project say (design 5.1)."""
-    if isinstance(value, bool) or value is None or isinstance(value, str | float):
+    kind = type(value)
+    if kind is float or kind is str or kind is bool or value is None:
         return value
-    if isinstance(value, int):
+    if isinstance(value, int) and kind is not bool:
         return float(value)
     if isinstance(value, Mapping):
         return {key: as_cel(item) for key, item in value.items()}

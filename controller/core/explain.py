@@ -13,10 +13,12 @@ from typing import Any, Literal, cast
 
 from controller.core.conditions import event_scope
 from controller.core.decide import Selection, select
+from controller.core.episode import Episode
 from controller.core.model import PERSON_ORIGIN, Champion, Event, Json
 from controller.core.policy import Leaf, ModelSpec, Policy
 from controller.core.shapes import (
     DecisionShape,
+    EpisodeShape,
     EventShape,
     HeldShape,
     HistoryShape,
@@ -84,16 +86,22 @@ class Line:
 
 
 def explain_event(
-    shape: EventShape, event: Event, *, models: Iterable[ModelSpec], champions: Mapping[str, Champion]
+    shape: EventShape,
+    event: Event,
+    *,
+    models: Iterable[ModelSpec],
+    champions: Mapping[str, Champion],
+    episode: Episode | None = None,
 ) -> dict[str, Json]:
     """Return the account of an event: which policies saw it, what each concluded, and what came of it.
 
-    Policies without a decision on it are asked again, as they are configured now, the nearest miss first.
+    Policies without a decision on it are asked again, as they are configured now, the nearest miss first; `episode` is the one that
+    the event belongs to.
     """
     runs = {run["id"]: run for run in shape["runs"]}
     decided = [_decided(decision, shape, runs) for decision in shape["decisions"]]
     known = {(decision["model"], decision["policy"]) for decision in shape["decisions"]}
-    asked = [] if event.origin == PERSON_ORIGIN else _ask_again(event, models, champions, known)
+    asked = [] if event.origin == PERSON_ORIGIN else _ask_again(event, models, champions, known, episode)
     return {
         "kind": "event",
         "id": shape["id"],
@@ -177,7 +185,11 @@ def _run_end(run: RunSummary) -> str:
 
 
 def _ask_again(
-    event: Event, models: Iterable[ModelSpec], champions: Mapping[str, Champion], known: set[tuple[str, str]]
+    event: Event,
+    models: Iterable[ModelSpec],
+    champions: Mapping[str, Champion],
+    known: set[tuple[str, str]],
+    episode: Episode | None,
 ) -> list[dict[str, Json]]:
     """Ask the first stages of every policy that wrote no decision, and put the nearest miss first."""
     asked: list[tuple[tuple[int, int], dict[str, Json]]] = []
@@ -187,7 +199,7 @@ def _ask_again(
         for policy in spec.policies.values():
             if (spec.name, policy.name) in known or not isinstance(policy.on, Leaf):
                 continue
-            selection = select(policy, event, scope)
+            selection = select(policy, event, scope, episode=episode)
             asked.append((_nearness(policy, event, selection), _recomputed(policy, selection, event)))
     asked.sort(key=lambda entry: entry[0], reverse=True)
     return [account for _, account in asked]
@@ -241,6 +253,9 @@ def _event_summary(
         return "it is stored, and waits to be decided on"
     if shape["state"] == "DEAD":
         return f"it is a dead letter: {shape['error']}"
+    if shape["error"] and shape["state"] == "PROCESSED":
+        ended = shape["history"][-1]["reason"] if shape["history"] else "dropped"
+        return f"it could not be decided ({shape['error']}), and was given up: {ended}"
     if shape["runs"]:
         return "; ".join(f"it led to {_run_end(run)}" for run in shape["runs"])
     if shape["held"]:
@@ -248,7 +263,8 @@ def _event_summary(
         return f"it is held by {held['model']}/{held['policy']} at {held['stage']}: {held['reason']}"
     if decided:
         last = decided[-1]
-        return f"it started nothing: {last['model']}/{last['policy']} {_WORDS[last['kind']]} at {last['stage']}: {last['reason']}"
+        ended = f"; {last['became']}" if last["became"] else ""
+        return f"it started nothing: {last['model']}/{last['policy']} {_WORDS[last['kind']]} at {last['stage']}: {last['reason']}{ended}"
     if not asked:
         return "it started nothing: no policy listens to events"
     near = asked[0]
@@ -336,10 +352,24 @@ def _render_event(account: Mapping[str, Json], instant: Instant) -> Iterator[Lin
     )
     if data := _values(event["data"]):
         yield Line(text=f"data: {data}", indent=1, tone="dim")
+    if event["episode"] is not None:
+        yield Line(text=episode_line(event["episode"], instant), indent=1, tone="dim")
     for policy in account["policies"]:
         yield from _render_policy_on_event(policy, instant)
     if not account["policies"]:
         yield Line(text="no policy of the configuration listens to events", indent=1)
+
+
+def episode_line(episode: EpisodeShape, instant: Instant) -> str:
+    """Say in a line how the episode of an event stands."""
+    if episode["event_id"] is None:
+        return f"episode {episode['key']}: resolved {instant(str(episode['finished_at']))}, never seen firing"
+    began = f"episode {episode['key']}: firing since {instant(episode['opened_at'])}, opened by {episode['event_id']}"
+    seen = f"last seen {instant(episode['seen_at'])}"
+    if episode["state"] == "OPEN":
+        return f"{began}, {seen}"
+    ended = "resolved" if episode["state"] == "RESOLVED" else f"{seen}, given up"
+    return f"{began}, {ended} {instant(str(episode['finished_at']))}"
 
 
 def _event_tone(account: Mapping[str, Json]) -> Tone:

@@ -28,6 +28,8 @@ CONTROLLER_ORIGIN = "controller"
 EPISODE, EPISODE_STATE, EPISODE_EXPIRE = "episode", "episodestate", "episodeexpire"
 #: The CloudEvents type of a press of the retrain button.
 RETRAIN_REQUESTED = "retrain.requested"
+#: The CloudEvents type of what the source doctor sends through a source to see it arrive; it never makes a policy act.
+TEST_EVENT = "retrain.test"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

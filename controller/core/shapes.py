@@ -280,12 +280,36 @@ class HeldShape(TypedDict):
     reason: str
 
 
+class EpisodeShape(TypedDict):
+    """An alert from firing to resolved."""
+
+    id: str
+    #: Name of the source, or of the dedup domain that it shares.
+    origin: str
+    key: str
+    state: str
+    cause: str
+    type: str
+    subject: str | None
+    #: The event that opened it; null for one that was resolved before it was seen firing.
+    event_id: str | None
+    opened_at: str
+    #: The last sign of life …
+    seen_at: str
+    #: … and when it is given up without another; null for one that was never open.
+    expires_at: str | None
+    expires_after_seconds: int
+    finished_at: str | None
+
+
 class EventShape(EventSummary):
     """Everything about an event."""
 
     decided_seq: int | None
     data: Json
     extensions: dict[str, Json]
+    #: The episode that it belongs to, as it is now.
+    episode: EpisodeShape | None
     decisions: list[DecisionShape]
     #: Decisions, without this event, that ended what this event was collected for.
     later: list[DecisionShape]
@@ -356,6 +380,29 @@ class EventCounts(TypedDict):
     dead: int
 
 
+class StandingShape(TypedDict):
+    """How many dead letters of one source wait for a person."""
+
+    source: str
+    #: What was not understood …
+    raw: int
+    #: … with so many bytes of bodies.
+    bytes: int
+    #: Events that could not be decided.
+    events: int
+    #: How many the quota dropped, ever, and when it last did.
+    overflowed: int
+    overflowed_at: str | None
+
+
+class SilentShape(TypedDict):
+    """A source that is not heard as often as is expected."""
+
+    source: str
+    #: Nothing came since then.
+    since: str
+
+
 class StatusShape(TypedDict):
     """What fits one screen."""
 
@@ -371,6 +418,9 @@ class StatusShape(TypedDict):
     pauses: list[PauseShape]
     promotions: list[PromotionShape]
     notifications_pending: int
+    silent: list[SilentShape]
+    #: By source; those that never had any are left out.
+    dead_letters: list[StandingShape]
     #: What the daemon complains of, as in `/readyz`; None when nobody was there to ask.
     complaints: list[str] | None
 

@@ -30,13 +30,7 @@ def parse(document: bytes, *, max_bytes: int = MAX_BYTES) -> Json:
         raise InvalidInput(f"not UTF-8: byte {error.start} is {document[error.start]:#04x}") from error
     _refuse_depth(text)
     try:
-        value = json.loads(
-            text,
-            object_pairs_hook=_object,
-            parse_constant=_constant,
-            parse_float=_float,
-            parse_int=_int,
-        )
+        value = _DECODER.decode(text)
     except json.JSONDecodeError as error:
         raise InvalidInput(f"not JSON: {error.msg} at line {error.lineno} column {error.colno}") from error
     if "\\u" in text:
@@ -106,3 +100,12 @@ def _refuse_bad_text(value: Json) -> None:
     elif isinstance(value, list):
         for item in value:
             _refuse_bad_text(item)
+
+
+#: Made once: `json.loads` with hooks would make one for each document.
+_DECODER = json.JSONDecoder(
+    object_pairs_hook=_object,
+    parse_constant=_constant,
+    parse_float=_float,
+    parse_int=_int,
+)

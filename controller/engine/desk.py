@@ -1,8 +1,4 @@
-"""What persons do: each act is one transaction, with a row that says who did what, when and why.
-
-A client's idempotency key makes a repeated request the same act: the first answer is given again.
-The same key with another request is refused.
-"""
+"""What persons do: each act is one transaction, with a row that says who did what, when and why (`acts.py`)."""
 
 from __future__ import annotations
 
@@ -14,13 +10,13 @@ from typing import Any
 
 from controller.config import Config
 from controller.core.model import PERSON_ORIGIN, RETRAIN_REQUESTED, Json, NewEvent, Run, Version
+from controller.engine.acts import Acts
 from controller.engine.evaluator import Evaluator
 from controller.engine.gatekeeper import Gatekeeper, predecessor
 from controller.engine.runtime import Runtime
 from controller.engine.training import close_training
 from controller.errors import Conflict, InvalidInput, NotFound
 from controller.store import Transaction
-from controller.store.dialect import dump_json
 
 TOKEN_PREFIX = "rt_"  # noqa: S105 - a mark for scanners, not a secret
 
@@ -42,6 +38,7 @@ class Desk:
         self._reload = reload
         self._reloaded = reloaded
         self._reloading = threading.Lock()
+        self._acts = Acts(runtime)
 
     # ------------------------------------------------------------------------------------------- runs
 
@@ -364,32 +361,7 @@ class Desk:
         key: str | None,
         ring: tuple[str, ...],
     ) -> dict[str, Json]:
-        """Do an act and write its row, in one transaction; for a key that is known give the first answer again."""
-        request = {"verb": verb, "target": target, "reason": reason, **details}
-        digest = hashlib.sha256(dump_json(request).encode()).hexdigest()
-        with self._runtime.store.transaction(f"act_{verb.replace('.', '_')}", fenced=False) as tx:
-            known = tx.people.act_by_key(key) if key is not None else None
-            if known is not None:
-                if known.request_digest != digest:
-                    raise Conflict(
-                        f"the idempotency key {key!r} was used for another request ({known.id})",
-                        hint="choose a new key",
-                    )
-                return {**known.response, "duplicate": True}
-            response = act(tx)
-            tx.people.add_act(
-                actor=who,
-                verb=verb,
-                target=target,
-                reason=reason,
-                details=details,
-                response=response,
-                idempotency_key=key,
-                request_digest=digest,
-            )
-        self._runtime.log.info("act", verb=verb, target=target, actor=who, reason=reason)
-        self._runtime.bells.ring(*ring)
-        return response
+        return self._acts.once(act, verb, target, who=who, reason=reason, details=details, key=key, ring=ring)
 
     def _check_scope(self, scope: str, target: str) -> None:
         model, _, policy = target.partition("/")

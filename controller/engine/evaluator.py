@@ -19,11 +19,14 @@ from controller.core.decide import (
     Conclusion,
     decide,
     decide_press,
+    episode_resolved,
     policy_removed,
     refuse,
+    refused_at,
     select,
     state_broken,
 )
+from controller.core.episode import Episode
 from controller.core.model import (
     PERSON_ORIGIN,
     RETRAIN_REQUESTED,
@@ -36,6 +39,7 @@ from controller.core.model import (
 )
 from controller.core.policy import Leaf, MaxAge, ModelSpec, Policy
 from controller.core.stages.count import event_time
+from controller.engine.episodes import Episodes, log_episode
 from controller.engine.runtime import Runtime, Ticked
 from controller.errors import Conflict, StoreError
 from controller.store import Transaction
@@ -72,7 +76,7 @@ class Evaluator:
             pending = tx.events.pending(events) if events else []
             next_at = tx.policies.next_due()
             due = tx.policies.due(tx.now, timers) if timers and next_at is not None and next_at <= tx.now else []
-            sitting = _Sitting(self._runtime, tx, numbers=len(pending) + len(due))
+            sitting = _Sitting(self._runtime, tx, pending, numbers=len(pending) + len(due))
             for event in pending:
                 sitting.hear(event)
             for model, policy, key in due:
@@ -85,6 +89,8 @@ class Evaluator:
             self._runtime.bells.ring("dispatcher")
         if sitting.stopped:
             self._runtime.bells.ring("monitor")
+        if sitting.opened_episodes:
+            self._runtime.bells.ring("janitor")
         sitting.report()
         return len(pending) + len(due), next_at
 
@@ -108,6 +114,7 @@ class Evaluator:
                 tx.events.mark_dead(event.id, reason=f"{type(error).__name__}: {error}")
                 self._runtime.log.error("event.dead", event_id=event.id, error=repr(error), exc_info=True)
                 self._runtime.metrics.events.labels(event.origin, "dead").inc()
+                self._runtime.metrics.dead_letters.labels(event.origin, "event").inc()
 
     def _drop_state(self, error: Exception) -> None:
         with self._runtime.store.transaction("drop_state") as tx:
@@ -170,31 +177,41 @@ class Evaluator:
 class _Sitting:
     """One transaction of deciding: what was looked up in it, and what it concluded."""
 
-    def __init__(self, runtime: Runtime, tx: Transaction, *, numbers: int) -> None:
+    def __init__(self, runtime: Runtime, tx: Transaction, events: Sequence[Event], *, numbers: int) -> None:
         self._runtime = runtime
         self._tx = tx
         self._config = runtime.config
         self._seq = tx.policies.take_numbers(numbers) if numbers else 0
         self._pauses: list[Pause] | None = None
         self._champions: dict[str, Champion | None] = {}
+        self._episodes = Episodes(tx, self._config, events)
+        self._changed_episodes: list[Episode] = []
         self._refused: Counter[tuple[str, str, str]] = Counter()
         self._decided: list[tuple[str, int]] = []
+        self._heard: Counter[str] = Counter()
         self._decisions: list[tuple[Decision, str | None]] = []
         self.fired = 0
         #: Whether a policy remembers something else now, so that another timer may be the next.
         self.saved_states = False
         #: How many runs in training it asked to stop.
         self.stopped = 0
+        #: Whether an episode was opened, which is to be given up some day.
+        self.opened_episodes = False
 
     def hear(self, event: Event) -> None:
         """Decide on one event."""
         seq = self._number()
         self._decided.append((event.id, seq))
+        self._heard[event.origin] += 1
         if event.origin == PERSON_ORIGIN and event.type == RETRAIN_REQUESTED:
             self._hear_press(event, seq)
             return
+        mark = self._episodes.mark(event)
+        episode = None if mark is None else self._episodes.hear(event, mark)
+        if mark is not None and episode is not None and mark.state == "resolved":
+            self._let_go(episode, event, seq)
         for policy in self._runtime.index.candidates(event):
-            self._ask(policy, event, seq)
+            self._ask(policy, event, seq, episode)
 
     def look(self, model: str, name: str, key: str) -> None:
         """Decide on a timer: what a policy holds, or a level that may have become true."""
@@ -213,9 +230,15 @@ class _Sitting:
         """Write what belongs to the batch as a whole."""
         self._tx.events.mark_processed(self._decided)
         self._tx.policies.count_refusals(self._refused)
+        self._changed_episodes = self._episodes.write()
+        self.opened_episodes = any(episode.state == "OPEN" for episode in self._changed_episodes)
 
     def report(self) -> None:
-        """Log and count the decisions, once they are durable."""
+        """Log and count the decisions and what became of episodes, once they are durable."""
+        for episode in self._changed_episodes:
+            log_episode(self._runtime.log, episode)
+        for origin, count in self._heard.items():
+            self._runtime.metrics.events.labels(origin, "decided").inc(count)
         for decision, run_id in self._decisions:
             self._runtime.metrics.decisions.labels(decision.model, decision.policy, decision.kind, decision.stage).inc()
             self._runtime.log.info(
@@ -234,11 +257,27 @@ class _Sitting:
         self._seq += 1
         return number
 
-    def _ask(self, policy: Policy, event: Event, seq: int) -> None:
+    def _let_go(self, episode: Episode, event: Event, seq: int) -> None:
+        """Let go of what policies hold because of the event that opened an episode, when the episode is resolved."""
+        if episode.event_id is None:
+            return
+        for model, name, key, state, held in self._tx.policies.holds_of(episode.event_id):
+            spec = self._config.models.get(model)
+            policy = spec.policies.get(name) if spec is not None else None
+            if spec is None or policy is None:
+                continue  # its hold ends with the policy
+            conclusion = episode_resolved(policy, state, key, episode=episode, event=event, held=held)
+            self._write(spec, policy, key, event, state, conclusion, seq)
+
+    def _ask(self, policy: Policy, event: Event, seq: int, episode: Episode | None) -> None:
         spec = self._config.models[policy.model]
         champion = self._champion(policy.model) if _reads_champion(policy) else None
         scope = event_scope(event, model=policy.model, labels=spec.labels, champion=champion)
-        selection = select(policy, event, scope)
+        refused = refused_at(policy, event, scope)
+        if refused is not None:
+            self._refused[policy.model, policy.name, refused] += 1
+            return
+        selection = select(policy, event, scope, episode=episode)
         if selection.outcome == "skip":
             self._refused[policy.model, policy.name, selection.trace[-1].stage] += 1
             return
@@ -342,6 +381,8 @@ class _Sitting:
                 rows.drop_causes(spec.name, name, key, before=conclusion.keep_since)
         elif has_collected and conclusion.causes in ("take", "drop"):
             rows.drop_causes(spec.name, name, key)
+        elif conclusion.lets_go is not None:
+            rows.let_go(spec.name, name, key, conclusion.lets_go)
         if policy is not None and conclusion.state != (state or PolicyState(on_hash=policy.on_hash)):
             rows.save_state(policy, key, conclusion.state)
             self.saved_states = True
@@ -425,7 +466,9 @@ def _reads_champion(policy: Policy) -> bool:
     on = policy.on
     if isinstance(on, MaxAge):
         return True
-    return any("champion" in expression.variables for expression in (on.when, on.by) if expression is not None)
+    if on.when is not None and "champion" in on.when.variables:
+        return True
+    return on.by is not None and "champion" in on.by.variables
 
 
 def _cause(event: Event) -> Cause:

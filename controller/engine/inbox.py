@@ -13,7 +13,11 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from controller.core.model import LedgerEntry, Receipt
+from controller.core.episode import Mark
+from controller.core.model import DeadLetter, LedgerEntry, Receipt
+from controller.engine.arrivals import Arrivals
+from controller.engine.burial import Burial
+from controller.engine.episodes import Name, domain_of, signs_of_life
 from controller.engine.runtime import Runtime, Ticked
 from controller.errors import ControllerError, InvalidInput, StoreBusy
 from controller.ports import Batch
@@ -31,6 +35,8 @@ PROBE = timedelta(seconds=5)
 class _Waiting:
     origin: str
     batch: Batch
+    #: What it counts for: one for each event, and for each dead letter one and another for each KiB of it.
+    weight: int
     done: Future[list[Receipt]] = field(default_factory=Future)
 
 
@@ -45,18 +51,22 @@ class Inbox:
         self._waiting: deque[_Waiting] = deque()
         self._count = 0
         self._refused = False
+        #: What came in since the start, by source.
+        self.arrivals = Arrivals()
+        self._burial = Burial(runtime)
 
     def put(self, origin: str, batch: Batch) -> Future[list[Receipt]]:
         """Hand over a batch of a source; the future answers with its receipts after the commit.
 
         Raises `StoreBusy` when too much waits already.
         """
-        waiting = _Waiting(origin, batch)
+        waiting = _Waiting(origin, batch, _weight(batch))
         with self._lock:
-            if self._waiting and self._count + len(batch.events) > WAITING:
+            if self._waiting and self._count + waiting.weight > WAITING:
+                self.arrivals.refuse(origin, len(batch.events))
                 raise StoreBusy(f"{self._count} events wait to be stored already", after_seconds=1)
             self._waiting.append(waiting)
-            self._count += len(batch.events)
+            self._count += waiting.weight
         self._runtime.bells.ring(self.name)
         return waiting.done
 
@@ -82,13 +92,18 @@ class Inbox:
 
     def _commit(self, group: Sequence[_Waiting]) -> list[list[Receipt]]:
         with self._runtime.store.transaction("inbox", fenced=False) as tx:
-            return [self._store(tx, waiting) for waiting in group]
+            receipts = [self._store(tx, waiting) for waiting in group]
+            self._note_repeats(tx, group, receipts)
+            buried = self._burial.store(tx, _dead_letters(group))
+        self._burial.tell(buried)
+        return receipts
 
     def _answer(self, group: Sequence[_Waiting], receipts: Sequence[list[Receipt]]) -> None:
         self._well_again()
         self._runtime.bells.ring("evaluator")
+        at, monotonic = self._runtime.clock.now().timestamp(), self._runtime.clock.monotonic()
         for waiting, answer in zip(group, receipts, strict=True):
-            self._count_in(waiting.origin, answer)
+            self._count_in(waiting, answer, at, monotonic)
             waiting.done.set_result(answer)
 
     def _one_by_one(self, group: Sequence[_Waiting], error: Exception) -> None:
@@ -128,13 +143,13 @@ class Inbox:
 
     def _take(self) -> list[_Waiting]:
         group: list[_Waiting] = []
-        events = 0
+        weight = 0
         with self._lock:
-            while self._waiting and (not group or events + len(self._waiting[0].batch.events) <= GROUP):
+            while self._waiting and (not group or weight + self._waiting[0].weight <= GROUP):
                 waiting = self._waiting.popleft()
                 group.append(waiting)
-                events += len(waiting.batch.events)
-            self._count -= events
+                weight += waiting.weight
+            self._count -= weight
         return group
 
     def _store(self, tx: Transaction, waiting: _Waiting) -> list[Receipt]:
@@ -145,13 +160,40 @@ class Inbox:
             tx.events.remember(waiting.origin, waiting.batch.ledger)
         return receipts
 
-    @staticmethod
-    def _refuse(group: Sequence[_Waiting], error: ControllerError) -> None:
+    def _note_repeats(self, tx: Transaction, group: Sequence[_Waiting], receipts: Sequence[list[Receipt]]) -> None:
+        """Keep alive the episodes of alerts that are repeated; after the events, so that no two replicas wait for each other."""
+        signs: dict[Name, Mark] = {}
+        for waiting, answer in zip(group, receipts, strict=True):
+            repeats = [e for e, receipt in zip(waiting.batch.events, answer, strict=True) if receipt.duplicate]
+            if repeats:
+                signs |= signs_of_life(repeats, domain=domain_of(self._runtime.config, waiting.origin))
+        if signs:
+            tx.episodes.alive(signs)
+
+    def _refuse(self, group: Sequence[_Waiting], error: ControllerError) -> None:
         for waiting in group:
+            self.arrivals.refuse(waiting.origin, len(waiting.batch.events))
             waiting.done.set_exception(error)
 
-    def _count_in(self, origin: str, receipts: Sequence[Receipt]) -> None:
+    def _count_in(self, waiting: _Waiting, receipts: Sequence[Receipt], at: float, monotonic: float) -> None:
+        origin, batch = waiting.origin, waiting.batch
         duplicates = sum(receipt.duplicate for receipt in receipts)
+        self.arrivals.count(
+            origin, batch.events, receipts, duplicates=duplicates, dead=len(batch.dead), at=at, monotonic=monotonic
+        )
         self._runtime.metrics.events.labels(origin, "stored").inc(len(receipts) - duplicates)
         if duplicates:
             self._runtime.metrics.events.labels(origin, "duplicate").inc(duplicates)
+
+
+def _weight(batch: Batch) -> int:
+    return len(batch.events) + sum(1 + (len(letter.body or b"") >> 10) for letter in batch.dead)
+
+
+def _dead_letters(group: Sequence[_Waiting]) -> dict[str, list[DeadLetter]]:
+    """Return what could not be understood, by source."""
+    found: dict[str, list[DeadLetter]] = {}
+    for waiting in group:
+        if waiting.batch.dead:
+            found.setdefault(waiting.origin, []).extend(waiting.batch.dead)
+    return found

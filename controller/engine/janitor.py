@@ -1,16 +1,25 @@
-"""Lets go of what nobody needs: artifacts beyond those of the champion, its predecessor and the last few."""
+"""Lets go of what nobody needs.
+
+Those are artifacts beyond those of the champion, its predecessor and the last few, and episodes without a sign of life.
+"""
 
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 
+from controller.core.duration import format_duration
 from controller.core.model import Version
+from controller.engine.episodes import log_episode
 from controller.engine.gatekeeper import predecessor
 from controller.engine.runtime import Runtime, Ticked
 
+#: Artifacts are looked through this often.
 EVERY = timedelta(minutes=10)
+#: Episodes that one transaction gives up.
+BATCH = 500
 
 
 class Janitor:
@@ -20,9 +29,37 @@ class Janitor:
 
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
+        self._artifacts_at: datetime | None = None
 
     def tick(self, now: datetime) -> Ticked:
-        """Remove artifacts that are no longer kept, from the state directory only."""
+        """Give up episodes whose time is over; now and then remove artifacts that are no longer kept, from the state directory only."""
+        given_up, expires_at = self._expire_episodes(now)
+        if (
+            self._artifacts_at is None or not now < self._artifacts_at <= now + EVERY
+        ):  # also after the clock was set back
+            self._remove_artifacts()
+            self._artifacts_at = now + EVERY
+        next_at = self._artifacts_at if expires_at is None else min(self._artifacts_at, expires_at)
+        return Ticked(worked=given_up, again=given_up >= BATCH, next_at=next_at)
+
+    def _expire_episodes(self, now: datetime) -> tuple[int, datetime | None]:
+        """Give up a batch of episodes; return how many, and when the next is due."""
+        with self._runtime.store.reading() as tx:
+            expires_at = tx.episodes.next_expiry()
+        if expires_at is None or expires_at > now:
+            return 0, expires_at
+        with self._runtime.store.transaction("expire") as tx:
+            due = tx.episodes.due(now, BATCH)
+            for episode in due:
+                patience = format_duration(timedelta(seconds=episode.expires_after_seconds))
+                reason = f"no sign of life for {patience}"
+                tx.episodes.end(episode, target="EXPIRED", cause="expired", reason=reason)
+            expires_at = tx.episodes.next_expiry()
+        for episode in due:
+            log_episode(self._runtime.log, replace(episode, state="EXPIRED", cause="expired"))
+        return len(due), expires_at
+
+    def _remove_artifacts(self) -> None:
         for name, spec in self._runtime.config.models.items():
             with self._runtime.store.reading() as tx:
                 before = predecessor(tx, name)
@@ -33,7 +70,6 @@ class Janitor:
                 ]
             for version in forgettable:
                 self._forget(version)
-        return Ticked(next_at=now + EVERY)
 
     def _forget(self, version: Version) -> None:
         """Write that an artifact goes, then remove it: a person may have asked for that version a moment ago."""

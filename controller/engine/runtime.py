@@ -97,6 +97,11 @@ class Complaints:
         with self._lock:
             self._reasons = {key: reason for key, reason in self._reasons.items() if key[0] != who}
 
+    def of(self, who: str) -> dict[str, str]:
+        """Return what one complains of: reasons by what they are about."""
+        with self._lock:
+            return {what: reason for (name, what), reason in sorted(self._reasons.items()) if name == who}
+
     def all(self) -> list[str]:
         """Return every complaint, as sentences."""
         with self._lock:

@@ -6,8 +6,9 @@ A source that a reload changed is stopped and built anew; the others do not noti
 
 from __future__ import annotations
 
+import contextlib
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, cast
@@ -17,7 +18,7 @@ from controller.core.model import Json
 from controller.engine.inbox import Inbox
 from controller.engine.runtime import Runtime
 from controller.engine.ticker import Ticker
-from controller.errors import ControllerError, NotFound
+from controller.errors import Conflict, ControllerError, NotFound
 from controller.plugins import guarded, load
 from controller.ports import Batch, PushSource, SourceContext, StreamSource
 from controller.retry import backoff
@@ -54,13 +55,51 @@ class SourceThread:
             try:
                 self._source.run(self._stop)
             except Exception as error:  # a plugin may raise anything; one bad source never stops another
+                if self._stop.is_set():
+                    self._runtime.log.warning("source.failed_at_stop", source=self.name, error=repr(error))
+                    return  # another thread may have its name by now
                 failures = 1 if self._runtime.clock.monotonic() - began > 60 else failures + 1
                 reason = error.message if isinstance(error, ControllerError) else repr(error)
                 self._runtime.complaints.set(self.name, "run", reason)
                 self._runtime.log.error("source.failed", source=self.name, error=reason, exc_info=True)
                 self._stop.wait(backoff(failures, self._runtime.random).total_seconds())
             # A source that runs well does not return, so it counts as well from the moment it is tried again.
-            self._runtime.complaints.set(self.name, "run", None)
+            if not self._stop.is_set():
+                self._runtime.complaints.set(self.name, "run", None)
+
+
+class _Door:
+    """A running source's way to the inbox: closed once it was stopped, so that one that hangs can neither speak nor remember any more."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._inside = 0
+        self._closed = False
+
+    @contextlib.contextmanager
+    def passing(self, name: str) -> Iterator[None]:
+        """Let one call through; raises `Conflict` when it is closed."""
+        with self._changed:
+            if self._closed:
+                raise Conflict(f"source {name!r} was stopped, and may not emit any more")
+            self._inside += 1
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._inside -= 1
+                self._changed.notify_all()
+
+    @property
+    def closed(self) -> bool:
+        """Whether nothing is let through any more."""
+        return self._closed
+
+    def close(self, timeout: float) -> bool:
+        """Let no further call through; return whether those inside came out in time."""
+        with self._changed:
+            self._closed = True
+            return self._changed.wait_for(lambda: not self._inside, timeout)
 
 
 @dataclass(slots=True)
@@ -69,6 +108,7 @@ class _Running:
     #: The plugin, behind its crash points.
     source: Any
     shape: str
+    door: _Door
     thread: SourceThread | None = None
     #: What the source noted, by name: when, and what.
     notes: dict[str, tuple[datetime, Json | bytes]] = field(default_factory=dict)
@@ -123,13 +163,28 @@ class Sources:
         running = self._running.get(name)
         return dict(running.notes) if running is not None else {}
 
+    def shape(self, name: str) -> str | None:
+        """Return a source's shape: stream, timed or push; None when it was not built."""
+        running = self._running.get(name)
+        return None if running is None else running.shape
+
     def restart(self, name: str, between: Callable[[], None]) -> None:
-        """Stop a source, call `between`, and build and start it anew; raises `NotFound`, and what `between` raises."""
+        """Stop a source, call `between`, and build and start it anew.
+
+        Raises `NotFound`, what `between` raises, and `Conflict` when something of it is still being stored, which might be written
+        over what `between` wrote.
+        """
         with self._changing:
             self.get(name)
             running = self._running.pop(name)
-            self._end(running)
+            silent = self._end(running)
+            self._runtime.complaints.forget(name)
             try:
+                if not silent:
+                    raise Conflict(
+                        f"source {name!r} still stored something after {STOP_SECONDS:g} s, so nothing was changed",
+                        hint="it was started anew; try again when the store is quicker",
+                    )
                 between()
             finally:
                 self._begin(name, running.spec)
@@ -138,41 +193,49 @@ class Sources:
     def _begin(self, name: str, spec: SourceSpec) -> None:
         runtime = self._runtime
         notes: dict[str, tuple[datetime, Json | bytes]] = {}
+        door = _Door()
         try:
             cls = load("sources", spec.type)
-            source = guarded(cls(spec.options, self._context(name, notes)), f"source.{spec.type}")
+            source = guarded(cls(spec.options, self._context(name, notes, door)), f"source.{spec.type}")
         except Exception as error:  # one source that cannot be built must not keep the others from starting
             runtime.complaints.set(name, "build", f"cannot be built: {error}")
             runtime.log.error("source.not_built", source=name, error=repr(error), exc_info=True)
             return
         runtime.complaints.set(name, "build", None)
         shape = "timed" if hasattr(cls, "poll") else "push" if hasattr(cls, "take") else "stream"
-        running = _Running(spec, source, shape, notes=notes)
+        running = _Running(spec, source, shape, door, notes=notes)
         self._running[name] = running
         if shape == "stream":
             running.thread = SourceThread(name, source, runtime)
             running.thread.start()
 
-    def _end(self, running: _Running) -> None:
+    def _end(self, running: _Running) -> bool:
+        """Stop a source; return whether nothing of it can be stored any more, even if its thread hangs."""
         if running.thread is not None:
             running.thread.stop()
             if not running.thread.join(STOP_SECONDS):
                 self._runtime.log.warning("source.slow_stop", source=running.spec.name)
+        if running.shape == "timed" and not self._ticker.let_go(running.spec.name, timeout=STOP_SECONDS):
+            self._runtime.log.warning("source.slow_stop", source=running.spec.name)
+        return running.door.close(STOP_SECONDS)
 
     def _hand_to_ticker(self) -> None:
         self._ticker.use({name: each.source for name, each in self._running.items() if each.shape == "timed"})
 
-    def _context(self, name: str, notes: dict[str, tuple[datetime, Json | bytes]]) -> SourceContext:
+    def _context(self, name: str, notes: dict[str, tuple[datetime, Json | bytes]], door: _Door) -> SourceContext:
         runtime = self._runtime
 
         def emit(batch: Batch) -> Any:
-            return self._inbox.put(name, batch).result()
+            with door.passing(name):
+                return self._inbox.put(name, batch).result()
 
         def recall(prefix: str) -> Mapping[str, Any]:
             with runtime.store.reading() as tx:
                 return tx.events.recall(name, prefix)
 
         def complain(what: str, reason: str | None) -> None:
+            if door.closed:
+                return  # another may have its name by now
             if runtime.complaints.set(name, what, reason) and reason is not None:
                 runtime.log.warning("source.complains", source=name, about=what, reason=reason)
 

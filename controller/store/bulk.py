@@ -1,19 +1,24 @@
 """The statements that run for every event, each in its database's own quickest form.
 
 Thousands of events a second pass here, and building and binding a statement through SQLAlchemy costs more than running it: so these are
-plain SQL, with values as they are stored (`dialect.py`: instants in microseconds, JSON as text). On PostgreSQL a batch is one statement
-over arrays, on SQLite one prepared statement that is run for each row.
+plain SQL, with values as they are stored (`dialect.py`: instants in microseconds, JSON as text), and a batch is one statement.
+On SQLite that matters twice: its driver lets go of Python's lock for every step, and with other threads at work each step of a statement
+that is run row by row would wait for its turn. So rows come and go in one piece, rows to be read as one JSON array.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
+from typing import TypeVar
 
 import sqlalchemy as sa
 
-from controller.core.model import Event
+from controller.core.model import Event, Json
+
+T = TypeVar("T")
 
 #: A new event as it is stored: id, identity, source, source_id, type, subject, time, data, extensions.
 Row = tuple[str, int, str, str, str, str | None, int, str | None, str]
@@ -21,23 +26,55 @@ Row = tuple[str, int, str, str, str, str | None, int, str | None, str]
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 
+#: A statement of SQLite has so many rows at most; a batch is taken apart into powers of two, so that few statements are prepared.
+_MOST_ROWS = 512
+
 _INSERT = "INSERT INTO event (id, identity, source, source_id, type, subject, time, data, extensions, origin, received_at, state) "
-_INSERT_SQLITE = f"{_INSERT} VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'PENDING') ON CONFLICT (identity) DO NOTHING"
 _INSERT_POSTGRESQL = (
     f"{_INSERT} SELECT *, %s, %s, 'PENDING' FROM unnest(%s::text[], %s::bigint[], %s::text[], %s::text[], %s::text[], "  # noqa: S608
     "%s::text[], %s::bigint[], %s::text[], %s::text[]) ON CONFLICT (identity) DO NOTHING RETURNING id"
 )
 _THERE_SQLITE = "SELECT id FROM event WHERE id IN (SELECT value FROM json_each(?))"
 
-_COLUMNS = "id, origin, source, source_id, type, subject, time, received_at, data, extensions, state, decided_seq, decided_at, error"
+_COLUMNS = "id, origin, source, source_id, type, subject, time, received_at, data, extensions"
 _PENDING = f"SELECT {_COLUMNS} FROM event WHERE state = 'PENDING' ORDER BY id LIMIT "  # noqa: S608 - constants
+_PENDING_SQLITE = (
+    "SELECT json_group_array(json_array(id, origin, source, source_id, type, subject, time, received_at, json(data), json(extensions))) "  # noqa: S608
+    f"FROM ({_PENDING} ?)"
+)
 
 _MARK = "UPDATE event SET state = 'PROCESSED', decided_seq = "
-_MARK_SQLITE = f"{_MARK} ?, decided_at = ? WHERE id = ? AND state = 'PENDING'"
 _MARK_POSTGRESQL = (
     f"{_MARK} decided.seq, decided_at = %s FROM unnest(%s::text[], %s::bigint[]) AS decided (id, seq) "
     "WHERE event.id = decided.id AND event.state = 'PENDING'"
 )
+
+
+@lru_cache(maxsize=16)
+def _insert_sqlite(count: int) -> str:
+    rows = ", ".join(["(?, ?, ?, ?, ?, ?, ?, ?, ?)"] * count)
+    columns = ", ".join(f"column{number}" for number in range(1, 10))
+    return (
+        f"{_INSERT} SELECT {columns}, ?, ?, 'PENDING' FROM (VALUES {rows}) WHERE true ON CONFLICT (identity) DO NOTHING"  # noqa: S608
+    )
+
+
+@lru_cache(maxsize=16)
+def _mark_sqlite(count: int) -> str:
+    rows = ", ".join(["(?, ?)"] * count)
+    return (
+        f"{_MARK} decided.column2, decided_at = ? FROM (VALUES {rows}) AS decided "
+        "WHERE event.id = decided.column1 AND event.state = 'PENDING'"
+    )
+
+
+def _pieces(rows: Sequence[T]) -> Iterator[Sequence[T]]:
+    """Yield the rows in pieces whose sizes are powers of two."""
+    start = 0
+    while start < len(rows):
+        size = min(_MOST_ROWS, 1 << (len(rows) - start).bit_length() - 1)
+        yield rows[start : start + size]
+        start += size
 
 
 def to_stored(at: datetime) -> int:
@@ -54,8 +91,11 @@ def insert_events(
         arrays = [list(column) for column in zip(*rows, strict=True)]
         found = connection.exec_driver_sql(_INSERT_POSTGRESQL, (origin, at, *arrays)).scalars().all()
         return None if len(found) == len(rows) else set(found)
-    done = connection.exec_driver_sql(_INSERT_SQLITE, [(*row, origin, at) for row in rows])
-    if done.rowcount == len(rows):
+    inserted = 0
+    for piece in _pieces(rows):
+        values = (origin, at, *(value for row in piece for value in row))
+        inserted += connection.exec_driver_sql(_insert_sqlite(len(piece)), values).rowcount
+    if inserted == len(rows):
         return None
     ids = json.dumps([row[0] for row in rows])
     return set(connection.exec_driver_sql(_THERE_SQLITE, (ids,)).scalars())
@@ -63,7 +103,11 @@ def insert_events(
 
 def pending_events(connection: sa.Connection, limit: int) -> list[Event]:
     """Return events nobody decided on yet, oldest first."""
-    return [_event(*row) for row in connection.exec_driver_sql(f"{_PENDING}{int(limit)}")]
+    if connection.dialect.name == "postgresql":
+        rows = connection.exec_driver_sql(f"{_PENDING}{int(limit)}").all()
+        return [_event(*[*row[:8], _from_json(row[8]), _from_json(row[9])]) for row in rows]
+    text = connection.exec_driver_sql(_PENDING_SQLITE, (limit,)).scalar_one()
+    return [_event(*row) for row in json.loads(text)]
 
 
 def mark_processed(connection: sa.Connection, decided: Sequence[tuple[str, int]], at: datetime) -> None:
@@ -73,7 +117,13 @@ def mark_processed(connection: sa.Connection, decided: Sequence[tuple[str, int]]
         ids, numbers = zip(*decided, strict=True)
         connection.exec_driver_sql(_MARK_POSTGRESQL, (stored, list(ids), list(numbers)))
     else:
-        connection.exec_driver_sql(_MARK_SQLITE, [(seq, stored, event_id) for event_id, seq in decided])
+        for piece in _pieces(decided):
+            values = (stored, *(value for pair in piece for value in pair))
+            connection.exec_driver_sql(_mark_sqlite(len(piece)), values)
+
+
+def _from_json(text: str | None) -> Json:
+    return None if text is None else json.loads(text)
 
 
 def _event(
@@ -85,12 +135,8 @@ def _event(
     subject: str | None,
     time: int,
     received_at: int,
-    data: str | None,
-    extensions: str,
-    state: str,
-    decided_seq: int | None,
-    decided_at: int | None,
-    error: str | None,
+    data: Json,
+    extensions: dict[str, Json],
 ) -> Event:
     return Event(
         id=id_,
@@ -101,10 +147,6 @@ def _event(
         subject=subject,
         time=_EPOCH + timedelta(microseconds=time),
         received_at=_EPOCH + timedelta(microseconds=received_at),
-        data=None if data is None else json.loads(data),
-        extensions={} if extensions == "{}" else json.loads(extensions),
-        state=state,
-        decided_seq=decided_seq,
-        decided_at=None if decided_at is None else _EPOCH + timedelta(microseconds=decided_at),
-        error=error,
+        data=data,
+        extensions=extensions,
     )

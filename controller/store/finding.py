@@ -118,4 +118,6 @@ def _near(tx: Transaction, text: str, names: dict[str, str]) -> str:
     near = difflib.get_close_matches(text, [*names, *recent], n=3, cutoff=0.6)
     if near:
         return f"did you mean {' or '.join(near)}?"
+    if text.startswith(f"{ids.DEAD_LETTER_ID}-"):
+        return f"of a dead letter no policy ever heard; see `retrainctl dead show {text}`"
     return "give a model, model/policy, an id, or at least its last four characters"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
@@ -12,7 +13,7 @@ from controller.core.chain import ActiveRun, Facts, PolicyState
 from controller.core.model import DECISION_ID, Cause, Champion, Decision, Pause
 from controller.core.policy import MaxAge, Policy
 from controller.core.states import ACTIVE_RUN_STATES
-from controller.store import schema
+from controller.store import dialect, schema
 from controller.store.rows import record
 
 if TYPE_CHECKING:
@@ -35,6 +36,23 @@ _NEXT_SEQ = (
     .returning(schema.leader.c.decided_seq)
 )
 _NEXT_DUE = sa.select(sa.func.min(_state.c.due_at)).where(_state.c.due_at.is_not(None))
+_HOLDS_OF = (
+    sa.select(_state)
+    .join(
+        _held, sa.and_(_held.c.model == _state.c.model, _held.c.policy == _state.c.policy, _held.c.key == _state.c.key)
+    )
+    .where(_held.c.event_id == sa.bindparam("event_id"), _state.c.stage.is_not(None))
+    .order_by(_state.c.model, _state.c.policy, _state.c.key)
+)
+_COUNT_HELD = (
+    sa.select(sa.func.count())
+    .select_from(_held)
+    .where(
+        _held.c.model == sa.bindparam("model"),
+        _held.c.policy == sa.bindparam("policy"),
+        _held.c.key == sa.bindparam("key"),
+    )
+)
 _INSERT_DECISION = sa.insert(_decision)
 _ACTIVE = (
     sa.select(_run.c.id, _run.c.state, _run.c.policy, _run.c.key)
@@ -72,6 +90,16 @@ _LAST_ENDED = (
 #: The final states of a run whose training went well, and of one whose training did not.
 _GOOD = ("PROMOTED", "REJECTED", "SUCCEEDED")
 _BAD = ("FAILED", "TIMED_OUT")
+
+
+@lru_cache(maxsize=2)
+def _add_to_tally(name: str) -> Any:
+    """Return the statement that adds to tallies; built once a database, because building it costs more than running it."""
+    insert = dialect.insert(schema.tally, name)
+    return insert.on_conflict_do_update(
+        index_elements=["model", "policy", "outcome"],
+        set_={"count": schema.tally.c.count + insert.excluded.count},
+    )
 
 
 class PolicyRows:
@@ -168,6 +196,28 @@ class PolicyRows:
             statement = statement.where(_held.c.time < before)
         self._tx.execute(statement)
 
+    def let_go(self, model: str, policy: str, key: str, event_id: str) -> None:
+        """Let go of one cause that was collected for a policy and key."""
+        self._tx.execute(sa.delete(_held).where(*_group(model, policy, key), _held.c.event_id == event_id))
+
+    def holds_of(self, event_id: str) -> list[tuple[str, str, str, PolicyState, int]]:
+        """Return what holds an event: (model, policy, key, state, how many causes it holds). A window that only counts holds nothing."""
+        rows = self._tx.execute(_HOLDS_OF, {"event_id": event_id}).all()
+        return [
+            (
+                row.model,
+                row.policy,
+                row.key,
+                record(PolicyState, row),
+                int(
+                    self._tx.execute(
+                        _COUNT_HELD, {"model": row.model, "policy": row.policy, "key": row.key}
+                    ).scalar_one()
+                ),
+            )
+            for row in rows
+        ]
+
     def add_decision(self, decision: Decision, *, seq: int, event_id: str | None, run_id: str | None) -> str:
         """Write a decision and return its id."""
         decision_id = self._tx.ids.make(DECISION_ID)
@@ -201,14 +251,7 @@ class PolicyRows:
             for (model, policy, outcome), count in sorted(refused.items())
         ]
         if rows:
-            insert = self._tx.insert(schema.tally)
-            self._tx.execute(
-                insert.on_conflict_do_update(
-                    index_elements=["model", "policy", "outcome"],
-                    set_={"count": schema.tally.c.count + insert.excluded.count},
-                ),
-                rows,
-            )
+            self._tx.execute(_add_to_tally(self._tx.dialect), rows)
 
     def facts(
         self,

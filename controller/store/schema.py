@@ -93,6 +93,12 @@ event = sa.Table(
         sqlite_where=sa.text("state = 'DEAD'"),
         postgresql_where=sa.text("state = 'DEAD'"),
     ),
+    sa.Index(
+        "ix_event_given_up",
+        "id",
+        sqlite_where=sa.text("state = 'PROCESSED' AND error IS NOT NULL"),
+        postgresql_where=sa.text("state = 'PROCESSED' AND error IS NOT NULL"),
+    ),
 )
 
 #: What each source remembers: a file's fingerprint and generation, a schedule's last instant.
@@ -105,7 +111,8 @@ ledger = sa.Table(
     _json("value"),
 )
 
-#: Alerts from firing to resolved, whatever their repeats. `expires_after` counts from the last sign of life, `seen_at`.
+#: Alerts from firing to resolved, whatever their repeats. `origin` is the source's name or its dedup domain, in which the key is unique;
+#: the key comes first in the index, because `why` looks for an event's episode by it alone. `expires_after` counts from `seen_at`.
 episode = sa.Table(
     "episode",
     metadata,
@@ -125,7 +132,7 @@ episode = sa.Table(
     _at("finished_at", null=True),
     _legal_states(states.EPISODE),
     _finished_when_final(states.EPISODE),
-    sa.UniqueConstraint("origin", "key"),
+    sa.UniqueConstraint("key", "origin"),
     sa.Index(
         "ix_episode_open",
         "expires_at",
@@ -134,7 +141,8 @@ episode = sa.Table(
     ),
 )
 
-#: What came in and could not be understood, as it came. `identity` is a digest of (origin, place), as an event's is.
+#: What came in and could not be understood, as it came. `identity` is a digest of (origin, place), as an event's is;
+#: `error` says why it was not understood, `reason` why it is in its present state. The body goes when it is no longer DEAD.
 dead_letter = sa.Table(
     "dead_letter",
     metadata,
@@ -144,6 +152,7 @@ dead_letter = sa.Table(
     _text("place"),
     _text("state"),
     _text("cause"),
+    _text("error"),
     _text("reason"),
     sa.Column("body", sa.LargeBinary, nullable=True),
     _whole("size"),
@@ -160,6 +169,18 @@ dead_letter = sa.Table(
         sqlite_where=sa.text("state = 'DEAD'"),
         postgresql_where=sa.text("state = 'DEAD'"),
     ),
+)
+
+#: How many dead letters of each source are DEAD, and the bytes of their bodies: kept with every change, because the quota asks at each one.
+dead_letter_total = sa.Table(
+    "dead_letter_total",
+    metadata,
+    _id("source"),
+    _whole("standing"),
+    _whole("bytes"),
+    #: How many the quota dropped, ever, and when it last did.
+    _whole("overflowed"),
+    _at("overflowed_at", null=True),
 )
 
 #: How each source has been: counts, the last event, and the instants of the latest arrivals, from which its rhythm is read.

@@ -2,7 +2,8 @@
 
 Every step of the engine is one transaction with a name. On SQLite one transaction writes at a time (`BEGIN IMMEDIATE` behind a lock of
 this process), on PostgreSQL the server orders them. A transaction of the leader is fenced: it fails when another daemon took a later term.
-The rows are reached by noun: `tx.events`, `tx.policies`, `tx.runs`, `tx.models`, `tx.outbox`, `tx.people`.
+The rows are reached by noun: `tx.events`, `tx.letters`, `tx.episodes`, `tx.policies`, `tx.runs`, `tx.models`,
+`tx.outbox`, `tx.sources`, `tx.people`.
 """
 
 from __future__ import annotations
@@ -23,12 +24,15 @@ from controller.core import states
 from controller.crash import crash_point
 from controller.errors import Conflict, StoreBusy, StoreError
 from controller.store import dialect, migrate, schema
+from controller.store.episodes import EpisodeRows
 from controller.store.intake import EventRows
+from controller.store.letters import LetterRows
 from controller.store.models import ModelRows
 from controller.store.outbox import OutboxRows
 from controller.store.people import PeopleRows
 from controller.store.policies import PolicyRows
 from controller.store.runs import RunRows
+from controller.store.sources import SourceRows
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -164,6 +168,16 @@ class Transaction:
         return EventRows(self)
 
     @cached_property
+    def letters(self) -> LetterRows:
+        """Dead letters: what was not understood, and events that could not be decided."""
+        return LetterRows(self)
+
+    @cached_property
+    def episodes(self) -> EpisodeRows:
+        """Alerts from firing to resolved."""
+        return EpisodeRows(self)
+
+    @cached_property
     def policies(self) -> PolicyRows:
         """What policies concluded, hold and remember."""
         return PolicyRows(self)
@@ -182,6 +196,11 @@ class Transaction:
     def outbox(self) -> OutboxRows:
         """Messages to people."""
         return OutboxRows(self)
+
+    @cached_property
+    def sources(self) -> SourceRows:
+        """How each source has been."""
+        return SourceRows(self)
 
     @cached_property
     def people(self) -> PeopleRows:

@@ -14,6 +14,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from controller.core.episode import Episode
 from controller.core.model import PERSON_ORIGIN, Champion, Event
 from controller.core.shapes import (
     ActiveRunShape,
@@ -21,6 +22,7 @@ from controller.core.shapes import (
     AttemptShape,
     CauseShape,
     DecisionShape,
+    EpisodeShape,
     EventCounts,
     EventPage,
     EventShape,
@@ -37,6 +39,7 @@ from controller.core.shapes import (
     RunPage,
     RunShape,
     RunSummary,
+    SilentShape,
     StatusShape,
     StepShape,
     TallyShape,
@@ -47,8 +50,9 @@ from controller.core.states import RUN
 from controller.errors import NotFound
 from controller.store import schema
 from controller.store.finding import Found, find
+from controller.store.letter_views import standing_of
 from controller.store.people import Token
-from controller.store.rows import columns
+from controller.store.rows import columns, record
 from controller.store.store import Store, Transaction
 
 #: Lists inside an answer end here; numbers beside them count everything.
@@ -92,6 +96,8 @@ class Views:
                 "notifications_pending": _count(
                     tx, schema.notification, schema.notification.c.state == _inline("PENDING")
                 ),
+                "dead_letters": standing_of(tx),
+                "silent": _silent(tx),
                 "complaints": None,
             }
 
@@ -171,6 +177,16 @@ class Views:
             named = [(state.name, tx.models.champion(state.name)) for state in tx.models.all()]
             return event, {name: champion for name, champion in named if champion is not None}
 
+    def episode_of(self, event: Event) -> Episode | None:
+        """Return the episode that an event belongs to, as policies see it; None for none."""
+        with self._store.reading() as tx:
+            return tx.episodes.of_event(event)
+
+    def episodes(self, *, origin: str | None = None, limit: int = 200) -> list[EpisodeShape]:
+        """Return the open episodes, of one origin or of all, those that live longest without another sign first."""
+        with self._store.reading() as tx:
+            return [_episode_shape(episode) for episode in tx.episodes.open(origin, limit=limit)]
+
     def models(self, configured: Iterable[str] = ()) -> list[ModelSummary]:
         """Return every model that is configured or was ever seen, by name."""
         with self._store.reading() as tx:
@@ -218,6 +234,14 @@ class Views:
 
 
 # ------------------------------------------------------------------------------------------------------ values
+
+
+def _silent(tx: Transaction) -> list[SilentShape]:
+    return [
+        {"source": name, "since": _text(stat.silent_since)}
+        for name, stat in sorted(tx.sources.all().items())
+        if stat.silent_since is not None
+    ]
 
 
 def _text(at: datetime) -> str:
@@ -519,11 +543,14 @@ def _event_shape(tx: Transaction, event_id: str) -> EventShape:
     ours = [_decisions(tx, _decision.c.run_id == run["id"], limit=1) for run in runs if run["id"] not in known]
     later = [decision for found in ours for decision in found]
     if not runs and not held:
-        later += [d for d in (_next_after(tx, decision) for decision in decisions if decision["kind"] == "HOLD") if d]
+        ended = (_next_after(tx, decision, event_id) for decision in decisions if decision["kind"] == "HOLD")
+        later += [decision for decision in ended if decision is not None]
     unique = {decision["id"]: decision for decision in later if decision["event_id"] != event_id}
+    episode = tx.episodes.of_event(record(Event, row))
     found: EventShape = _values(
         row,
         EventShape,
+        episode=None if episode is None else _episode_shape(episode),
         decisions=decisions,
         later=list(unique.values()),
         held=held,
@@ -547,8 +574,13 @@ def _held_for(tx: Transaction, event_id: str, decisions: Sequence[DecisionShape]
     return found  # type: ignore[return-value]  # a dict display with ** loses the name of its type
 
 
-def _next_after(tx: Transaction, decision: DecisionShape) -> DecisionShape | None:
-    """Return the decision that ended what this one held."""
+def _episode_shape(episode: Episode) -> EpisodeShape:
+    found: Any = {name: _plain(getattr(episode, name)) for name in EpisodeShape.__annotations__}
+    return found  # type: ignore[no-any-return]  # its keys are the shape's own
+
+
+def _next_after(tx: Transaction, decision: DecisionShape, event_id: str) -> DecisionShape | None:
+    """Return the decision that ended what this one held of an event."""
     following = (
         sa.select(_decision)
         .where(
@@ -559,8 +591,14 @@ def _next_after(tx: Transaction, decision: DecisionShape) -> DecisionShape | Non
         .order_by(_decision.c.id)
         .limit(1000)
     )
-    row = next((r for r in tx.execute(following) if r.key == decision["key"] and r.kind != "HOLD"), None)
+    rows = (r for r in tx.execute(following) if r.key == decision["key"] and r.kind != "HOLD")
+    row = next((r for r in rows if not _lets_go_of_another(r, event_id)), None)
     return None if row is None else _values(row, DecisionShape)
+
+
+def _lets_go_of_another(row: Any, event_id: str) -> bool:
+    """Say whether a decision only let go of the cause of another event, whose episode was resolved."""
+    return row.stage == "episode" and bool(row.trace[-1]["facts"].get("let_go", event_id) != event_id)
 
 
 # ------------------------------------------------------------------------------------------------------ models

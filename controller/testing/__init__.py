@@ -18,6 +18,7 @@ pytest.register_assert_rewrite(
     "controller.testing.launchers",
     "controller.testing.notifiers",
     "controller.testing.promoters",
+    "controller.testing.push",
     "controller.testing.sources",
 )
 
@@ -26,6 +27,7 @@ from controller.testing.fakes import ManualClock, RecordingLog, SeededRandom, wa
 from controller.testing.launchers import LauncherContract
 from controller.testing.notifiers import NotifierContract
 from controller.testing.promoters import PromoterContract
+from controller.testing.push import PushSourceContract
 from controller.testing.sources import MemoryInbox, SourceContract, run_until
 
 __all__ = [
@@ -34,6 +36,7 @@ __all__ = [
     "MemoryInbox",
     "NotifierContract",
     "PromoterContract",
+    "PushSourceContract",
     "RecordingLog",
     "SeededRandom",
     "SourceContract",

@@ -8,6 +8,7 @@ import json
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, cast
 
@@ -175,7 +176,10 @@ class SourceContract(ABC):
             return
         clock = cast("ManualClock", inbox.clock)
         for _ in range(20):
-            due = cast("TimedSource", source).poll(clock.now())
+            try:
+                due = cast("TimedSource", source).poll(clock.now())
+            except StoreBusy:  # the ticker polls it again after a backoff
+                due = clock.now() + timedelta(seconds=1)
             if condition():
                 return
             assert due is not None, "nothing more to come"

@@ -18,8 +18,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
-from tests import postgres  # noqa: E402 - the path comes first
-from tests.acceptance.matrix import DATABASES, Outcome, Pair, crash_all, nominal  # noqa: E402
+from tests import postgres
+from tests.acceptance.matrix import DATABASES, Outcome, Pair, crash_all, nominal
 
 LOG = ROOT / "docs" / "campaigns" / "crash-matrix.txt"
 

@@ -11,6 +11,7 @@ import pytest
 import sqlalchemy as sa
 
 from controller.core import states
+from controller.core.episode import read_mark
 from controller.core.policy import Cooldown
 from controller.store import Store, schema
 from controller.store.dialect import insert
@@ -20,8 +21,11 @@ from tests.factories import (
     NOON,
     at,
     make_decision,
+    make_episode,
+    make_event,
     make_ids,
     make_job,
+    make_mark,
     make_max_age,
     make_new_event,
     make_policy,
@@ -31,7 +35,7 @@ from tests.factories import (
 )
 
 ROWS = 2000
-LARGE = ("event", "run", "job", "decision", "history", "run_cause", "policy_state", "held_cause", "ledger")
+LARGE = ("event", "run", "job", "decision", "history", "run_cause", "policy_state", "held_cause", "ledger", "episode")
 LEAF = make_policy(cooldown=Cooldown(after="success", period=minutes(1), after_failure=minutes(1)))
 
 
@@ -54,6 +58,16 @@ HOT: dict[str, Callable[[Transaction], Any]] = {
     "due states": lambda tx: tx.policies.due(NOON, 100),
     "the next due state": lambda tx: tx.policies.next_due(),
     "a state": lambda tx: tx.policies.state("churn", "drift", "k1"),
+    "what holds an event": lambda tx: tx.policies.holds_of("evt-000001"),
+    "a cause that is let go": lambda tx: tx.policies.let_go("churn", "drift", "k1", "evt-000001"),
+    "episodes by their keys": lambda tx: tx.episodes.known([("api", "k1"), ("api", "k2")]),
+    "the episode of an event": lambda tx: tx.episodes.of_event(make_event(extensions=make_mark("k1"))),
+    "signs of life": lambda tx: tx.episodes.alive({("api", "k1"): read_mark(make_mark("k1"))}),
+    "due episodes": lambda tx: tx.episodes.due(NOON, 100),
+    "the next due episode": lambda tx: tx.episodes.next_expiry(),
+    "open episodes": lambda tx: tx.episodes.open("api", limit=100),
+    "dead letters of a source": lambda tx: tx.sources.dead_letters("api"),
+    "the last event of a source": lambda tx: tx.sources.last_event("api"),
     "held causes": lambda tx: tx.policies.collected("churn", "drift", "k1"),
     "active runs and the last success and failure": facts(LEAF),
     "the last decision": cooldown("decision"),
@@ -120,9 +134,12 @@ def fill(connection: sa.Connection) -> None:
             | {"model": "churn", "policy": "drift", "key": f"k{number}", "version": "v1", "updated_at": NOON}
         )
         rows[schema.held_cause].append(
-            {"model": "churn", "policy": "drift", "key": f"k{number}", "event_id": "evt-1", "type": "drift"}
+            {"model": "churn", "policy": "drift", "key": f"k{number}", "event_id": f"evt-{number:06d}", "type": "drift"}
             | {"origin": "api", "time": NOON}
         )
+        over = {} if recent else {"state": "RESOLVED", "finished_at": NOON}
+        episode = make_episode(number, key=f"k{number}", **over)
+        rows[schema.episode].append({name: getattr(episode, name) for name in episode.__dataclass_fields__})
         rows[schema.ledger].append({"source": "files", "key": f"a/{number}", "value": 1})
         rows[schema.history].append(
             {"machine": "run", "entity": run.id, "origin": "", "target": "QUEUED", "cause": "decided", "reason": ""}
@@ -201,6 +218,10 @@ def test_small_indexes_serve_what_is_under_way(store: Store) -> None:
         "due states": "ix_policy_state_due_at",
         "identities": "uq_event_identity",
         "the last decision": "ix_decision_fired",
+        "due episodes": "ix_episode_open",
+        "the next due episode": "ix_episode_open",
+        "open episodes": "ix_episode_open",
+        "what holds an event": "ix_held_cause_event_id",
     }
     for name, index in expected.items():
         text = "\n".join(plan for _, plan in plans(store, HOT[name]))

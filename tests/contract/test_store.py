@@ -1257,3 +1257,24 @@ def test_a_store_describes_itself_without_secrets(store: Store, clock: ManualClo
 
     assert place in store.description()
     assert "s3cret" not in secret.description()
+
+
+def test_an_event_is_read_as_it_was_written(store: Store) -> None:
+    """The plain statements for new events and the expressions for old ones read the same record, whatever it holds."""
+    rich = replace(
+        make_new_event(1),
+        subject="flüge",
+        data={"share": 0.25, "list": [1, None, "\u2028"], "large": 2**53 + 1},
+        extensions={"traceparent": "00-ab", "sequence": 7},
+    )
+    bare = replace(make_new_event(2), subject=None, data=None, time=None)
+    with store.transaction("test") as tx:
+        first, second = tx.events.add("api", [rich, bare])
+    with store.reading() as tx:
+        pending = {event.id: event for event in tx.events.pending(10)}
+        read = {id_: tx.events.get(id_) for id_ in pending}
+
+    assert pending == read
+    assert (pending[first.event_id].data, pending[first.event_id].extensions) == (rich.data, rich.extensions)
+    assert pending[second.event_id].data is None
+    assert pending[second.event_id].time == pending[second.event_id].received_at

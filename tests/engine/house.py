@@ -145,6 +145,7 @@ class House:
             self.monitor,
             self.gatekeeper,
             self.outbox,
+            self.janitor,
         ]
         #: Loops that were woken; at its start a process ticks them all.
         self._rung = {loop.name for loop in self._loops}
@@ -199,6 +200,7 @@ class House:
         data: Json = None,
         time: datetime | None = None,
         origin: str = "api",
+        extensions: Mapping[str, Json] | None = None,
     ) -> Receipt:
         """Store an event."""
         event = NewEvent(
@@ -208,6 +210,7 @@ class House:
             subject=subject,
             time=time,
             data=data,
+            extensions=extensions or {},
         )
         answer = self.inbox.put(origin, Batch(events=[event]))
         self.inbox.tick(self.now)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from controller.engine.janitor import EVERY
 from tests.engine.house import House
 
 
@@ -29,12 +30,10 @@ def kept(house: House) -> list[int]:
 def test_keeps_what_may_be_needed(full: House) -> None:
     """The champion, its predecessor and the newest few; the rest is removed once."""
     assert kept(full) == [1, 2, 3, 4, 5, 6]
-    ticked = full.janitor.tick(full.now)
+    full.advance(EVERY)
     assert kept(full) == [1, 2, 5, 6]
-    assert ticked.next_at is not None
-    assert ticked.next_at > full.now
 
-    full.janitor.tick(full.now)
+    full.advance(EVERY)
 
     assert len([line for line in full.log.lines if line[1] == "artifact.removed"]) == 2
 
@@ -50,7 +49,7 @@ def test_keeps_what_a_second_rollback_would_need(make_house: Callable[..., House
     house.desk.rollback("churn", who="ann", reason="complaints")
     house.settle()
 
-    house.janitor.tick(house.now)
+    house.advance(EVERY)
 
     assert 1 in kept(house)
     assert 2 in kept(house)
@@ -63,7 +62,7 @@ def test_never_leaves_the_state_directory(full: House) -> None:
     old = Path(full.versions()[2].artifact)
     old.unlink()
     old.symlink_to(precious)
-    full.janitor.tick(full.now)
+    full.advance(EVERY)
 
     assert precious.read_text() == "not ours"
     assert (full.folder / "retrain.db").exists()
@@ -80,6 +79,6 @@ def test_an_adopted_artifact_stays(full: House) -> None:
         full.world.succeed("a", auc=auc, champion_auc=0.7)
         full.settle()
 
-    full.janitor.tick(full.now)
+    full.advance(EVERY)
 
     assert adopted.exists()

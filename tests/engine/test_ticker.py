@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
 from typing import ClassVar
 
+import pytest
+
+from controller.engine.ticker import PATIENCE, PollThreads, Ticker
 from controller.errors import RetryLater
 from controller.ports import PluginOptions
+from controller.testing import wait_until
 from tests.engine.house import House
 
 
@@ -31,7 +37,62 @@ class Every:
         return None if self.period is None else now + self.period
 
 
+class Hanging(Every):
+    """Its polls last until they are let go."""
+
+    patience = timedelta(seconds=20)
+
+    def __init__(self, *errors: Exception) -> None:
+        super().__init__(timedelta(minutes=1), *errors)
+        self.go = threading.Event()
+        self.at_once = self.most_at_once = 0
+        self.was_closed = False
+
+    def poll(self, now: datetime) -> datetime | None:
+        """Hang."""
+        self.at_once += 1
+        self.most_at_once = max(self.most_at_once, self.at_once)
+        try:
+            assert self.go.wait(30)
+            return super().poll(now)
+        finally:
+            self.at_once -= 1
+
+    def close(self) -> None:
+        """Say that it was asked to end."""
+        self.was_closed = True
+
+
+class ByHand:
+    """Workers that run a poll when the test says so."""
+
+    def __init__(self) -> None:
+        self.waiting: dict[str, Callable[[], None]] = {}
+
+    def begin(self, name: str, poll: Callable[[], None]) -> None:
+        """Keep it."""
+        assert name not in self.waiting, "two polls of one source at once"
+        self.waiting[name] = poll
+
+    def finish(self, name: str) -> None:
+        """Run it."""
+        self.waiting.pop(name)()
+
+
 MINUTE = timedelta(minutes=1)
+
+
+@pytest.fixture
+def hanging() -> Iterator[Hanging]:
+    """A source whose polls hang until the test has ended."""
+    source = Hanging()
+    yield source
+    source.go.set()
+
+
+def complaints(house: House) -> list[str]:
+    """What is complained of."""
+    return house.runtime.complaints.all()
 
 
 def test_polled_at_start_and_when_due(house: House) -> None:
@@ -54,7 +115,7 @@ def test_a_bad_source_stops_no_other(house: House) -> None:
     house.ticker.use({"bad": bad, "good": good})
     house.ticker.tick(house.now)
     assert len(good.polls) == 1
-    (complaint,) = house.runtime.complaints.all()
+    (complaint,) = complaints(house)
     assert complaint.startswith("bad: ")
 
     for _ in range(4):
@@ -62,7 +123,7 @@ def test_a_bad_source_stops_no_other(house: House) -> None:
 
     assert len(good.polls) == 5
     assert len(bad.polls) >= 3
-    assert house.runtime.complaints.all() == []
+    assert complaints(house) == []
 
 
 def test_a_new_set_of_sources(house: House) -> None:
@@ -75,3 +136,114 @@ def test_a_new_set_of_sources(house: House) -> None:
     house.ticker.tick(house.clock.advance(MINUTE))
 
     assert (len(old.polls), len(new.polls)) == (1, 1)
+
+
+def test_a_poll_that_hangs_holds_up_nobody(house: House, hanging: Hanging) -> None:
+    """The others are polled on time; it is complained of once its patience is over, and not polled a second time meanwhile."""
+    ticker, good = Ticker(house.runtime, workers=PollThreads()), Every(MINUTE)
+    ticker.use({"bad": hanging, "good": good})
+    start = house.now
+    ticker.tick(start)
+    wait_until(lambda: good.polls and hanging.at_once)
+    assert complaints(house) == []
+    assert ticker.tick(start).next_at == start + hanging.patience
+
+    ticker.tick(house.clock.advance(hanging.patience))
+    assert complaints(house) == ["bad: a poll has not come back for 20 s"]
+    ticker.tick(house.clock.advance(MINUTE))
+    wait_until(lambda: len(good.polls) == 2)
+    hanging.go.set()
+    wait_until(lambda: hanging.polls)
+    wait_until(lambda: complaints(house) == [])
+    ticker.tick(house.clock.advance(MINUTE))
+    wait_until(lambda: len(hanging.polls) == 2)
+
+    assert hanging.most_at_once == 1
+
+
+def test_a_source_that_was_replaced_while_it_was_polled(house: House) -> None:
+    """What the old one comes to says nothing about the new one, which is polled when that has ended."""
+    workers = ByHand()
+    ticker, old, new = Ticker(house.runtime, workers=workers), Every(MINUTE, KeyError("old")), Every(MINUTE)
+    ticker.use({"probe": old})
+    ticker.tick(house.now)
+    ticker.use({"probe": new})
+    ticker.tick(house.now)
+    assert (old.polls, new.polls) == ([], [])
+
+    workers.finish("probe")
+    assert complaints(house) == []
+    assert ticker.tick(house.now).next_at == house.now + PATIENCE
+    workers.finish("probe")
+
+    assert (old.polls, new.polls) == ([house.now], [house.now])
+    assert ticker.tick(house.now).next_at == house.now + MINUTE
+
+
+def test_a_reload_does_not_begin_a_second_poll(house: House) -> None:
+    """A source that stays and is being polled is left to it, and goes on from its answer."""
+    workers, source = ByHand(), Every(MINUTE)
+    ticker = Ticker(house.runtime, workers=workers)
+    ticker.use({"probe": source})
+    ticker.tick(house.now)
+
+    ticker.use({"probe": source})
+    ticker.tick(house.now)
+    workers.finish("probe")
+
+    assert ticker.tick(house.now).next_at == house.now + MINUTE
+    assert source.polls == [house.now]
+
+
+def test_letting_go_waits_for_the_running_poll(house: House, hanging: Hanging) -> None:
+    """A source that is changed is asked to end; one that does not is left alone, and its successor is polled at once."""
+    ticker, new = Ticker(house.runtime, workers=PollThreads()), Every(MINUTE)
+    ticker.use({"probe": hanging})
+    ticker.tick(house.now)
+    wait_until(lambda: hanging.at_once)
+
+    assert not ticker.let_go("probe", timeout=0.05)
+    assert hanging.was_closed
+    ticker.use({"probe": new})
+    ticker.tick(house.now)
+    wait_until(lambda: new.polls)
+    wait_until(lambda: ticker.let_go("probe", timeout=0.05))
+    house.clock.advance(PATIENCE)
+    ticker.tick(house.now)
+
+    assert complaints(house) == []
+
+
+def test_stopping_waits_no_longer_than_it_is_told(house: House, hanging: Hanging) -> None:
+    """Running polls are asked to end, a hanging one is left behind, and nothing is begun any more."""
+    ticker, good = Ticker(house.runtime, workers=PollThreads()), Every(MINUTE)
+    ticker.use({"bad": hanging, "good": good})
+    ticker.tick(house.now)
+    wait_until(lambda: hanging.at_once and good.polls)
+
+    assert not ticker.stop(timeout=0.05)
+    assert hanging.was_closed
+    ticker.tick(house.clock.advance(MINUTE))
+    hanging.errors.append(KeyError("too late"))
+    hanging.go.set()
+
+    assert ticker.stop(timeout=5)
+    assert len(good.polls) == 1
+    assert complaints(house) == ["bad: a poll has not come back for 20 s"]
+
+
+def test_a_machine_without_threads_to_spare(house: House) -> None:
+    """A poll that cannot be begun is complained of, and tried again."""
+
+    class Exhausted(ByHand):
+        def begin(self, name: str, poll: Callable[[], None]) -> None:
+            raise RuntimeError("can't start new thread")
+
+    ticker = Ticker(house.runtime, workers=Exhausted())
+    ticker.use({"probe": Every(MINUTE)})
+
+    next_at = ticker.tick(house.now).next_at
+
+    assert next_at is not None
+    assert house.now < next_at <= house.now + timedelta(seconds=1)
+    assert complaints(house) == ['probe: RuntimeError("can\'t start new thread")']

@@ -32,6 +32,7 @@ from controller.ports import Batch, LogChunk
 from controller.store.store import Store
 from controller.store.views import Views
 from controller.testing.fakes import ManualClock, RecordingLog, wait_until
+from tests.factories import NOON, make_episode
 from tests.story import MODEL, Story, open_store, tell
 
 GOOD, EXPIRED, REVOKED = "rt_good", "rt_expired", "rt_revoked"
@@ -243,7 +244,7 @@ ROUTES = [
     ("POST", "/v1/models/x/rollback"), ("POST", "/v1/models/x/adopt"), ("POST", "/v1/pause"), ("POST", "/v1/resume"),
     ("GET", "/v1/runs"), ("GET", "/v1/runs/x"), ("GET", "/v1/runs/x/log"), ("POST", "/v1/runs/x/cancel"),
     ("POST", "/v1/runs/x/retry"), ("POST", "/v1/runs/x/approve"), ("POST", "/v1/runs/x/reject"),
-    ("POST", "/v1/runs/x/resolve"), ("POST", "/v1/promote"), ("GET", "/v1/events"), ("GET", "/v1/events/x"),
+    ("POST", "/v1/runs/x/resolve"), ("POST", "/v1/promote"), ("GET", "/v1/events"), ("GET", "/v1/events/x"), ("GET", "/v1/episodes"),
     ("POST", "/v1/events"), ("OPTIONS", "/v1/events"), ("GET", "/v1/why/x"), ("POST", "/v1/reload"), ("GET", "/v1/tokens"),
     ("POST", "/v1/tokens"), ("DELETE", "/v1/tokens/x"), ("GET", "/metrics"), ("GET", "/v1/openapi.json"), ("GET", "/"),
     ("GET", "/hooks/x"),
@@ -360,6 +361,19 @@ def test_questions(house: House, unix: httpx.Client) -> None:
     assert unix.get(f"/v1/why/{story.missed}").json()["policies"][0]["policy"] == "drift"
     assert unix.get(f"/v1/why/{MODEL}/drift").json()["kind"] == "policy"
     assert b"python_info" in unix.get("/metrics").content
+
+
+def test_episodes(house: House, unix: httpx.Client) -> None:
+    """The alerts that fire are listed, of all sources or of one; what is over is not."""
+    over = make_episode(2, key="over", state="RESOLVED", cause="resolved", finished_at=NOON)
+    with house.story.store.transaction("test", fenced=False) as tx:
+        tx.episodes.begin([make_episode(1, subject="churn"), over])
+
+    (shown,) = unix.get("/v1/episodes").json()
+    assert (shown["id"], shown["subject"], shown["state"]) == ("epi-1", "churn", "OPEN")
+    assert unix.get("/v1/episodes", params={"origin": "api"}).json() == [shown]
+    assert unix.get("/v1/episodes", params={"origin": "bus"}).json() == []
+    assert unix.get("/v1/episodes", params={"limit": 0}).status_code == 422
 
 
 def test_log(house: House, unix: httpx.Client) -> None:

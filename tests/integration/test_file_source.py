@@ -27,10 +27,11 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from controller.clock import SystemClock
+from controller.core.selection import Selection
 from controller.ports import Batch
 from controller.sources.files import FileOptions, FileSource
 from controller.sources.files import source as source_module
-from controller.sources.files.names import Selection, escape_name, event_id, ledger_key
+from controller.sources.files.names import escape_name, event_id, ledger_key
 from controller.testing import ManualClock, MemoryInbox, run_until, wait_until
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)

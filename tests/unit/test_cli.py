@@ -16,6 +16,7 @@ from typer.testing import CliRunner, Result
 from controller.cli.main import app
 from controller.cli.text import ago, clean, one_line, span
 from controller.testing.fakes import ManualClock
+from tests.factories import make_episode, make_mark, make_new_event
 from tests.story import MODEL, Story, open_store, tell
 
 RUNNER = CliRunner()
@@ -156,6 +157,24 @@ def test_reading_without_the_daemon(story: Story) -> None:
     assert answer("runs", "show", story.promoted[-6:])["id"] == story.promoted
     assert answer("events", "list", "--type", "drift.detected", "-n", "1")["items"][0]["id"] == story.dead
     assert answer("events", "show", story.dead)["error"] == "share is text"
+
+
+def test_episodes(story: Story) -> None:
+    """Open episodes are a table of a hundred columns at most; an event shows its own."""
+    assert run("events", "episodes").stdout.strip() == "no open episodes"
+    with story.store.transaction("test", fenced=False) as tx:
+        alert = make_new_event(type="alert.HighDrift", subject="churn", extensions=make_mark("f00d"))
+        (receipt,) = tx.events.add("alerts", [alert])
+        opened = make_episode(origin="alerts", key="f00d", type=alert.type, subject="churn", event_id=receipt.event_id)
+        tx.episodes.begin([opened])
+    shown = run("events", "episodes").stdout
+
+    for text in ("alert.HighDrift", "churn", "alerts", receipt.event_id, "last seen"):
+        assert text in shown
+    assert max(len(line) for line in shown.splitlines()) <= 100
+    assert answer("events", "episodes", "--origin", "alerts")[0]["key"] == "f00d"
+    assert answer("events", "episodes", "--origin", "other") == []
+    assert "episode f00d: firing since" in run("events", "show", receipt.event_id).stdout
 
 
 @pytest.mark.parametrize("thing", ["promoted", "rejected", "training", "arrived", "missed", "held"])

@@ -11,6 +11,7 @@ from controller.core.stages import (
     cooldown,
     count,
     debounce,
+    episode,
     match,
     max_age,
     pause,
@@ -21,6 +22,7 @@ from controller.core.stages import (
 CHAIN: tuple[Stage, ...] = (
     match.STAGE,
     when.STAGE,
+    episode.STAGE,
     count.STAGE,
     max_age.STAGE,
     debounce.STAGE,
@@ -30,5 +32,5 @@ CHAIN: tuple[Stage, ...] = (
     concurrency.STAGE,
 )
 
-#: What is decided from the event alone, before any state is read; a skip here is only counted.
-SELECTING: tuple[Stage, ...] = CHAIN[:2]
+#: What is decided from the event (and the episode that it belongs to) alone, before any state is read; a skip here is only counted.
+SELECTING: tuple[Stage, ...] = CHAIN[:3]

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from controller.core.chain import Answer, Question, Stage, passed, skipped
-from controller.core.policy import Leaf
+from controller.core.conditions import Scope
+from controller.core.model import TEST_EVENT, Event
+from controller.core.policy import Leaf, Policy
 
 
 def ask(question: Question) -> Answer | None:
@@ -11,6 +13,8 @@ def ask(question: Question) -> Answer | None:
     on, event = question.policy.on, question.event
     if not isinstance(on, Leaf) or event is None:
         return None
+    if event.type == TEST_EVENT:
+        return skipped("it is a test of its source, which never starts anything")
     if on.source is not None and on.source != event.origin:
         return skipped(f"source is {event.origin!r}, not {on.source!r}")
     if on.type is not None and not on.type.matches(event.type):
@@ -25,4 +29,16 @@ def ask(question: Question) -> Answer | None:
     )
 
 
-STAGE = Stage(name="match", ask=ask)
+def admits(policy: Policy, event: Event, scope: Scope) -> bool:
+    """Say whether `ask` would let the event pass."""
+    del scope
+    on = policy.on
+    return not isinstance(on, Leaf) or (
+        event.type != TEST_EVENT
+        and (on.source is None or on.source == event.origin)
+        and (on.type is None or on.type.matches(event.type))
+        and (on.subject is None or on.subject.matches(event.subject))
+    )
+
+
+STAGE = Stage(name="match", ask=ask, admits=admits)

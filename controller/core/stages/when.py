@@ -7,8 +7,8 @@ from collections.abc import Mapping
 
 from controller.core.chain import Answer, Question, Stage, passed, skipped
 from controller.core.conditions import Expression, Scope
-from controller.core.model import Json
-from controller.core.policy import Leaf
+from controller.core.model import Event, Json
+from controller.core.policy import Leaf, Policy
 
 #: A path, without the method that may be called on its end.
 _PATH = re.compile(r"\b(?:event|model|champion)(?:\.[A-Za-z_]\w*\b(?!\s*\())+")
@@ -49,4 +49,11 @@ def _look_up(values: Mapping[str, Json], path: str) -> Json:
     return found
 
 
-STAGE = Stage(name="when", ask=ask)
+def admits(policy: Policy, event: Event, scope: Scope) -> bool:
+    """Say whether `ask` would let the event pass."""
+    del event
+    on = policy.on
+    return not isinstance(on, Leaf) or on.when is None or on.when.test(scope)
+
+
+STAGE = Stage(name="when", ask=ask, admits=admits)

@@ -20,10 +20,14 @@ Names are bytes to the system and text to everybody else. A name that is not UTF
 character or what looks like an escape (`%41`), is percent-escaped in keys and events;
 `urllib.parse.unquote_to_bytes` gives the real one, of any name.
 
-Symbolic links are not followed, at no level below the root; only regular files count. Grouping
-several files into one event would take the place of `FileSource._settled`.
+Symbolic links are not followed, at no level below the root; only regular files count.
+
+With `group`, a file is no event but a part of a data set, which is one when it is complete
+(`core/grouping.py`). Its parts are written with the files themselves; the event is a second
+transaction, after a look that the folder holds nothing new.
 """
 
-from controller.sources.files.source import FileOptions, FileSource
+from controller.sources.files.options import FileOptions
+from controller.sources.files.source import FileSource
 
 __all__ = ["FileOptions", "FileSource"]

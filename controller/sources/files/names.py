@@ -1,12 +1,10 @@
-"""What files are called in keys and events, and which names count."""
+"""What files are called in keys and events."""
 
 from __future__ import annotations
 
-import fnmatch
 import hashlib
 import os
 import re
-from collections.abc import Callable, Sequence
 
 #: Characters of a path that are kept in a ledger's key, for people.
 _READABLE = 200
@@ -57,46 +55,3 @@ def event_id(path: str, generation: int) -> str:
     if len(name) > _ID_LIMIT:
         name = f"{name[:_ID_LIMIT]}…{hash_name(path)}"
     return f"{name}#{generation}"
-
-
-class Selection:
-    """Which names count."""
-
-    def __init__(self, include: Sequence[str], exclude: Sequence[str]) -> None:
-        self._include_names, self._include_paths = _compile(include)
-        self._exclude_names, self._exclude_paths = _compile(exclude)
-
-    def hides(self, path: str, name: str) -> bool:
-        """Return whether a file or folder is excluded."""
-        return bool(
-            (self._exclude_names and self._exclude_names(name)) or (self._exclude_paths and self._exclude_paths(path))
-        )
-
-    def wants(self, path: str, name: str) -> bool:
-        """Return whether a file that is not hidden is included."""
-        return bool(
-            (self._include_names and self._include_names(name)) or (self._include_paths and self._include_paths(path))
-        )
-
-    def admits(self, path: str) -> bool:
-        """Return whether the file at `path` counts: it is wanted, and neither it nor a folder above
-        it is hidden.
-        """
-        parts = path.split("/")
-        above = ("/".join(parts[: end + 1]) for end in range(len(parts)))
-        return self.wants(path, parts[-1]) and not any(
-            self.hides(folder, name) for folder, name in zip(above, parts, strict=True)
-        )
-
-
-_Matcher = Callable[[str], re.Match[str] | None]
-
-
-def _compile(globs: Sequence[str]) -> tuple[_Matcher | None, _Matcher | None]:
-    """Return one matcher for the globs over names and one for those over paths."""
-    names = [fnmatch.translate(glob) for glob in globs if "/" not in glob]
-    paths = [fnmatch.translate(glob.removeprefix("/")) for glob in globs if "/" in glob]
-    return (
-        re.compile("|".join(names)).match if names else None,
-        re.compile("|".join(paths)).match if paths else None,
-    )

@@ -9,41 +9,22 @@ import heapq
 import os
 import stat
 from collections.abc import Callable, Generator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from typing import Literal
-
-from pydantic import Field, field_validator
 
 from controller.core.duration import format_duration
-from controller.core.model import Json, LedgerEntry, NewEvent
+from controller.core.model import Json, NewEvent
+from controller.core.selection import Selection
 from controller.errors import StoreBusy
-from controller.ports import Batch, Duration, PluginOptions, SourceContext, Stop, refusal
-from controller.sources.files.names import (
-    Selection,
-    escape_name,
-    event_id,
-    hash_name,
-    ledger_key,
-    number_of_key,
-    path_number,
-)
+from controller.ports import Batch, SourceContext, Stop
+from controller.sources.files.groups import FileGroups
+from controller.sources.files.ledger import Ledger
+from controller.sources.files.names import escape_name, event_id
 from controller.sources.files.notes import Notes
-from controller.sources.files.tree import GONE, Stamp, Stopped, Tree, Unsteady
+from controller.sources.files.options import FileOptions
+from controller.sources.files.records import Finding, Known, Sighting
+from controller.sources.files.tree import GONE, Content, Stamp, Stopped, Tree, Unsteady
 from controller.sources.files.watcher import Hints, Watcher
-
-#: What is not a file that somebody delivered: hidden, or still being written.
-DEFAULT_EXCLUDE = (
-    ".*",
-    "*.tmp",
-    "*.temp",
-    "*.part",
-    "*.partial",
-    "*.crdownload",
-    "*.filepart",
-    "*.swp",
-    "*~",
-)
 
 #: Events and ledger entries that are stored at once, and bytes that are read for them.
 _BATCH = 500
@@ -62,98 +43,6 @@ _SCAN_SHARE = 10
 #: How long the loop sleeps at most, so that it sees `stop` soon.
 _LONGEST_WAIT_SECONDS = 0.25
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_BASELINE_KEY = "@baseline"
-#: First characters of the ledger's other keys.
-_SHARDS = "0123456789abcdef"
-
-
-class FileOptions(PluginOptions):
-    """What a folder of files is told."""
-
-    path: str = Field(min_length=1, description="The folder; relative to the folder of the configuration")
-    include: tuple[str, ...] = Field(
-        ("*",),
-        min_length=1,
-        description="Globs of names that count; with a slash, of paths below the folder",
-    )
-    exclude: tuple[str, ...] = Field(
-        DEFAULT_EXCLUDE,
-        description="Globs of names that do not count, also of folders; stronger than include",
-    )
-    recursive: bool = Field(False, description="Whether the folders below count too")
-    settle: Duration = Field(
-        timedelta(seconds=2),
-        description="How long a file must be unchanged; 0s takes it when it is closed or renamed into place",
-    )
-    scan_every: Duration = Field(
-        timedelta(seconds=30),
-        description="Wait between two scans; at least ten times the length of the last",
-    )
-    on_start: Literal["backfill", "ignore"] = Field(
-        "backfill",
-        description="Whether files count that were there when the source was first started",
-    )
-    digest: bool = Field(True, description="Tell contents apart by SHA-256; otherwise by size, mtime and inode")
-    digest_limit: int = Field(1 << 30, ge=0, description="Files of more bytes than this are not digested")
-    event_type: str = Field("file.arrived", min_length=1, description="CloudEvents type of the events")
-
-    @field_validator("scan_every")
-    @classmethod
-    def _scan_is_not_endless(cls, value: timedelta) -> timedelta:
-        if value < timedelta(milliseconds=100):
-            message = "a scan every less than 100ms leaves no time for anything else; write 30s"
-            raise refusal(message)
-        return value
-
-
-@dataclass(slots=True)
-class Sighting:
-    """A path that may hold something new, while it settles."""
-
-    stamp: Stamp
-    #: By the monotonic clock; when it counts as settled.
-    due: float
-    #: Completed by its writer as far as we heard: read it even if the stamp is a known one.
-    forced: bool
-    #: It was not there when the source was first started, so `on_start: ignore` does not mean it.
-    news: bool
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Known:
-    """What the ledger holds of a path."""
-
-    #: Number of its contents so far; 0 for what `on_start: ignore` passed over.
-    generation: int
-    stamp: Stamp
-    #: None when the content was not digested.
-    digest: str | None
-
-    def to_json(self) -> Json:
-        """Return what is stored."""
-        return {"generation": self.generation, "digest": self.digest, **self.stamp._asdict()}
-
-    @classmethod
-    def from_json(cls, value: Mapping[str, Json]) -> Known:
-        """Return what `to_json` wrote."""
-        stamp = Stamp(value["size"], value["mtime_ns"], value["ctime_ns"], value["inode"])
-        return cls(generation=value["generation"], stamp=stamp, digest=value["digest"])
-
-    def holds(self, stamp: Stamp, digest: str | None) -> bool:
-        """Return whether this is the same content."""
-        if self.digest is not None and digest is not None:
-            return self.digest == digest
-        mine, other = self.stamp, stamp
-        return (mine.size, mine.mtime_ns, mine.inode) == (other.size, other.mtime_ns, other.inode)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Finding:
-    """A settled file that the ledger does not hold as it is: an event, or only a new stamp."""
-
-    path: str
-    known: Known
-    event: NewEvent | None
 
 
 class FileSource:
@@ -169,7 +58,8 @@ class FileSource:
         self._options = options
         self._context = context
         self._tree = Tree(os.path.normpath(context.base.absolute() / options.path))
-        self._selection = Selection(options.include, options.exclude)
+        signals = () if options.group is None else options.group.signals
+        self._selection = Selection(options.include, options.exclude, always=signals)
         self._settle_seconds = options.settle.total_seconds()
         self._watcher = Watcher()
         self._halted: Callable[[], bool] = lambda: False
@@ -179,10 +69,8 @@ class FileSource:
 
     def _forget(self) -> None:
         """Start from nothing; the ledger is the only thing that lasts."""
-        #: Number of a path to hash of its stamp; None until the ledger was read.
-        self._index: dict[int, int] | None = None
-        #: Whether the source has seen the whole tree once, ever.
-        self._baselined = False
+        self._ledger = Ledger(self._context, self._options.group)
+        self._groups = self._make_groups()
         self._sighted: dict[str, Sighting] = {}
         #: (due, path), with entries that are out of date.
         self._queue: list[tuple[float, str]] = []
@@ -197,6 +85,17 @@ class FileSource:
         #: The earliest time by the rule that scans leave most of the time to others.
         self._scan_not_before = 0.0
         self._scan_again = False
+        #: When the scan that is going on began, and the last one that ended.
+        self._walk_began_at: datetime | None = None
+        self._passed: datetime | None = None
+
+    def _make_groups(self) -> FileGroups | None:
+        options = self._options
+        if options.group is None:
+            return None
+        return FileGroups(
+            options.group, self._tree, self._context, self._notes, event_type=options.event_type, emit=self._emit
+        )
 
     # ------------------------------------------------------------------------------------- the loop
 
@@ -238,7 +137,18 @@ class FileSource:
             self._unsaved = self._settled()
             emitted += self._save()
         self._end_baseline()
-        return emitted
+        return emitted + self._finish_groups()
+
+    def report(self) -> Mapping[str, Json]:
+        """Return how many files are known and wait, how long the last scan took, and which data sets wait."""
+        facts: dict[str, Json] = {
+            "known": self._ledger.count,
+            "settling": len(self._sighted),
+            "scanning": self._walk is not None,
+            "scan_seconds": round(self._walk_seconds, 3),
+        }
+        groups = self._groups
+        return facts if groups is None else {**facts, "groups": groups.report()}
 
     def _monotonic(self) -> float:
         return self._context.clock.monotonic()
@@ -318,7 +228,7 @@ class FileSource:
         return False
 
     def _is_unchanged(self, path: str, stamp: Stamp) -> bool:
-        return self._known_index().get(path_number(path)) == hash(stamp)
+        return self._ledger.is_unchanged(path, stamp)
 
     # ------------------------------------------------------------------------------------- the scan
 
@@ -343,7 +253,7 @@ class FileSource:
         for found in self._walk:
             if found is not None:
                 before = self._sighted.get(found[0])
-                news = before.news if before else self._baselined or self._walk_count > 1
+                news = before.news if before else self._ledger.baselined or self._walk_count > 1
                 self._sight(*found, wait=self._patience(), news=news)
             if found is None or self._is_full():
                 ended = False
@@ -362,7 +272,10 @@ class FileSource:
     def _begin_walk(self) -> bool:
         """Make ready for a scan; return False when there is no folder to scan."""
         self._scan_at = self._monotonic() + self._options.scan_every.total_seconds()
-        self._known_index()
+        if not self._ledger.is_loaded:
+            self._ledger.load()
+            if self._groups is not None:
+                self._groups.load()
         try:
             status = self._tree.status()
             if not stat.S_ISDIR(status.st_mode):
@@ -378,7 +291,8 @@ class FileSource:
         self._walk_seconds = 0.0
         self._walk_count += 1
         self._scan_again = False
-        self._walk = self._found()
+        self._walk_began_at = self._context.clock.now()
+        self._walk = self._found("", deep=self._options.recursive)
         return True
 
     def _listen(self, status: os.stat_result) -> None:
@@ -395,6 +309,7 @@ class FileSource:
 
     def _end_walk(self) -> None:
         self._walk = None
+        self._passed = self._walk_began_at
         now = self._monotonic()
         pause = max(self._options.scan_every.total_seconds(), _SCAN_SHARE * self._walk_seconds)
         self._scan_at = now + pause
@@ -403,11 +318,11 @@ class FileSource:
         if self._scan_again:
             self._scan_soon()
 
-    def _found(self) -> Generator[tuple[str, Stamp] | None]:
-        """Walk through the tree and yield what the ledger does not hold as it is; None at the end
+    def _found(self, top: str, *, deep: bool) -> Generator[tuple[str, Stamp] | None]:
+        """Walk through a folder and yield what the ledger does not hold as it is; None at the end
         of each slice.
         """
-        folders, looked = [""], 0
+        folders, looked = [top], 0
         while folders:
             folder = folders.pop()
             try:
@@ -420,7 +335,7 @@ class FileSource:
                         if self._selection.hides(path, entry.name):
                             continue
                         if entry.is_dir(follow_symlinks=False):
-                            if self._options.recursive:
+                            if deep:
                                 folders.append(path)
                         elif stamp := self._new_stamp(path, entry):
                             yield path, stamp
@@ -471,7 +386,8 @@ class FileSource:
                 return None
             if stamp != sighting.stamp:
                 raise Unsteady
-            digest = self._tree.digest(path, stamp, self._halted) if self._is_digested(stamp) else None
+            content = self._content(path, stamp, forced=sighting.forced)
+            finding = self._judge(path, stamp, content, news=sighting.news)
         except Unsteady:
             if changed := self._tree.stamp(path):
                 wait = max(self._settle_seconds, _WRITING_SECONDS)
@@ -486,25 +402,57 @@ class FileSource:
                 self._notes.unreadable(path, error)
             return None
         self._notes.readable(path)
-        return self._judge(path, stamp, digest, news=sighting.news)
+        return finding
+
+    def _content(self, path: str, stamp: Stamp, *, forced: bool) -> Content | None:
+        """Return what is in a file; None when it is not read, or is known and only its data set is not."""
+        if not self._is_digested(stamp) or (not forced and self._is_only_regrouped(path, stamp)):
+            return None
+        count_lines = self._groups is not None and self._groups.counts_lines(path)
+        return self._tree.content(path, stamp, self._halted, count_lines=count_lines)
+
+    def _is_only_regrouped(self, path: str, stamp: Stamp) -> bool:
+        if not self._ledger.is_stale(path):
+            return False
+        known = self._ledger.recall(path)
+        return known is not None and known.stamp == stamp
 
     def _is_digested(self, stamp: Stamp) -> bool:
         return self._options.digest and stamp.size <= self._options.digest_limit
 
-    def _judge(self, path: str, stamp: Stamp, digest: str | None, *, news: bool) -> Finding | None:
+    def _judge(self, path: str, stamp: Stamp, content: Content | None, *, news: bool) -> Finding | None:
         """Compare a file with the ledger; None when it is there exactly so."""
-        known = self._recall(path)
-        generation = known.generation if known else 0
-        now_known = Known(generation=generation, stamp=stamp, digest=digest)
-        if known == now_known:
-            self._known_index()[path_number(path)] = hash(stamp)
+        known = self._ledger.recall(path)
+        stale = self._ledger.is_stale(path)
+        if known is not None and stale and known.stamp == stamp and content is None:
+            now_known = known
+        else:
+            now_known = self._known(path, known, stamp, content)
+        if known == now_known and not stale:
+            self._ledger.put(path, stamp)
             return None
-        if known is not None and known.holds(stamp, digest):
-            return Finding(path=path, known=now_known, event=None)
-        if known is None and not news and self._options.on_start == "ignore":
-            return Finding(path=path, known=now_known, event=None)
-        now_known = replace(now_known, generation=generation + 1)
+        backfill = self._options.on_start == "backfill"
+        if known is not None and known.holds(stamp, now_known.digest):
+            return self._finding(path, now_known, fresh=False, news=backfill if stale else news)
+        if known is None and not news and not backfill:
+            return self._finding(path, now_known, fresh=True, news=False)
+        now_known = replace(now_known, generation=now_known.generation + 1)
+        if self._groups is not None:
+            return self._finding(path, now_known, fresh=known is None, news=True)
         return Finding(path=path, known=now_known, event=self._event(path, now_known))
+
+    def _known(self, path: str, known: Known | None, stamp: Stamp, content: Content | None) -> Known:
+        return Known(
+            generation=known.generation if known else 0,
+            stamp=stamp,
+            digest=content.digest if content else None,
+            rows=self._groups.rows(path, content.lines) if self._groups is not None and content else None,
+        )
+
+    def _finding(self, path: str, known: Known, *, fresh: bool, news: bool) -> Finding:
+        """Return what is no event of its own, but perhaps something new for a data set."""
+        change = None if self._groups is None else self._groups.change(path, known, fresh=fresh, news=news)
+        return Finding(path=path, known=known, event=None, change=change)
 
     def _event(self, path: str, known: Known) -> NewEvent:
         mtime = _instant(known.stamp.mtime_ns)
@@ -531,12 +479,14 @@ class FileSource:
         if not self._unsaved or self._monotonic() < self._retry_at:
             return 0
         events = [finding.event for finding in self._unsaved if finding.event is not None]
-        ledger = [LedgerEntry(key=ledger_key(finding.path), value=finding.known.to_json()) for finding in self._unsaved]
-        if not self._emit(Batch(events=events, ledger=ledger)):
+        entries = [self._ledger.entry(finding) for finding in self._unsaved]
+        plan = None if self._groups is None else self._groups.plan(self._unsaved)
+        if not self._emit(Batch(events=events, ledger=entries if plan is None else entries + plan.entries)):
             return 0
-        index = self._known_index()
         for finding in self._unsaved:
-            index[path_number(finding.path)] = hash(finding.known.stamp)
+            self._ledger.put(finding.path, finding.known.stamp)
+        if self._groups is not None and plan is not None:
+            self._groups.kept(plan)
         self._unsaved = []
         return len(events)
 
@@ -554,39 +504,47 @@ class FileSource:
             return False
         return True
 
-    # ----------------------------------------------------------------------------------- the ledger
-
-    def _known_index(self) -> dict[int, int]:
-        """Return the index of what the ledger holds; it is read in parts, so that it is never in
-        memory as a whole.
-        """
-        if self._index is None:
-            index: dict[int, int] = {}
-            for shard in _SHARDS:
-                for key, value in self._context.recall(shard).items():
-                    index[number_of_key(key)] = hash(Known.from_json(value).stamp)
-            self._baselined = _BASELINE_KEY in self._context.recall(_BASELINE_KEY)
-            self._index = index
-        return self._index
-
-    def _recall(self, path: str) -> Known | None:
-        if path_number(path) not in self._known_index():
-            return None
-        value = self._context.recall(hash_name(path)).get(ledger_key(path))
-        return None if value is None else Known.from_json(value)
-
     def _end_baseline(self) -> None:
         """Note that the whole tree was seen once, when nothing of the first scan is left to be
         stored.
         """
-        if self._baselined or self._index is None or self._unsaved:
+        ledger = self._ledger
+        if not ledger.is_loaded or self._unsaved or (ledger.baselined and not ledger.regrouping):
             return
-        if self._monotonic() < self._retry_at:
+        if self._monotonic() < self._retry_at or not self._has_walked():
             return
-        walked = self._walk_count > 1 or (self._walk_count == 1 and self._walk is None)
-        if walked and all(sighting.news for sighting in self._sighted.values()):
-            value = {"at": self._context.clock.now().isoformat().replace("+00:00", "Z")}
-            self._baselined = self._emit(Batch(events=(), ledger=[LedgerEntry(key=_BASELINE_KEY, value=value)]))
+        if not ledger.baselined and all(sighting.news for sighting in self._sighted.values()):
+            ledger.baselined = self._emit(Batch(events=(), ledger=[ledger.baseline()]))
+        if ledger.regrouping and ledger.baselined and not any(map(ledger.is_stale, self._sighted)):
+            ledger.regrouping = not self._emit(Batch(events=(), ledger=[ledger.regrouped()]))
+
+    def _has_walked(self) -> bool:
+        """Return whether the whole tree was scanned since the start."""
+        return self._walk_count > 1 or (self._walk_count == 1 and self._walk is None)
+
+    # ------------------------------------------------------------------------------------ data sets
+
+    def _finish_groups(self) -> int:
+        """Emit the data sets that are complete; none before the whole tree was scanned since the start."""
+        if self._groups is None or self._unsaved or self._monotonic() < self._retry_at or not self._has_walked():
+            return 0
+        return self._groups.finish(
+            sighted=self._sighted,
+            passed=self._passed,
+            look_through=self._look_through,
+            scan_soon=self._scan_soon,
+        )
+
+    def _look_through(self, folder: str) -> bool:
+        """Look at the files of one folder, and return whether anything was new."""
+        found = False
+        for sight in self._found(folder, deep=False):
+            if sight is not None:
+                self._sight(*sight, wait=self._patience(), news=True)
+                found = True
+                if self._is_full():
+                    break
+        return found
 
 
 def _instant(nanoseconds: int) -> datetime:

@@ -31,6 +31,15 @@ class Stamp(NamedTuple):
         return cls(status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
 
 
+class Content(NamedTuple):
+    """What is in a file."""
+
+    #: `sha256:…`.
+    digest: str
+    #: None when they were not counted; one that does not end is a line too.
+    lines: int | None
+
+
 class Unsteady(Exception):
     """The file changed, or was replaced, while it was read."""
 
@@ -81,27 +90,38 @@ class Tree:
             raise
         return Stamp.of(status) if stat.S_ISREG(status.st_mode) else None
 
-    def digest(self, path: str, expected: Stamp, halted: Callable[[], bool]) -> str:
-        """Return the SHA-256 of a file that is, and stays, as `expected`; raises Unsteady, Stopped,
-        OSError.
+    def content(self, path: str, expected: Stamp, halted: Callable[[], bool], *, count_lines: bool = False) -> Content:
+        """Return the SHA-256, and if asked the number of lines, of a file that is, and stays, as `expected`.
+
+        Raises Unsteady, Stopped, OSError.
         """
+        sha, lines, last = hashlib.sha256(), 0, b"\n"
+        for data in self._pieces(path, expected, halted):
+            sha.update(data)
+            if count_lines:
+                lines, last = lines + data.count(b"\n"), data[-1:]
+        return Content(f"sha256:{sha.hexdigest()}", lines + (last != b"\n") if count_lines else None)
+
+    def read(self, path: str, expected: Stamp) -> bytes:
+        """Return the bytes of a small file that is, and stays, as `expected`; raises Unsteady, OSError."""
+        return b"".join(self._pieces(path, expected, lambda: False))
+
+    def _pieces(self, path: str, expected: Stamp, halted: Callable[[], bool]) -> Iterator[bytes]:
         folder, _, name = path.rpartition("/")
         flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
         with self.folder(folder) as descriptor:
             opened = os.open(name, flags, dir_fd=descriptor)
         try:
             self._require(opened, expected)
-            sha = hashlib.sha256()
             remaining = expected.size
             while remaining > 0 and (data := os.read(opened, min(_READ_SIZE, remaining))):
-                sha.update(data)
+                yield data
                 remaining -= len(data)
                 if remaining and halted():
                     raise Stopped
             self._require(opened, expected)
         finally:
             os.close(opened)
-        return f"sha256:{sha.hexdigest()}"
 
     @staticmethod
     def _require(descriptor: int, expected: Stamp) -> None:

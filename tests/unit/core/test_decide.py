@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from controller.core import decide as deciding
 from controller.core.chain import Answer, Facts, PolicyState, Question, Stage, to_micros
 from controller.core.conditions import event_scope
-from controller.core.decide import Conclusion, decide, decide_press, policy_removed, refuse, select
+from controller.core.decide import Conclusion, decide, decide_press, policy_removed, refuse, refused_at, select
 from controller.core.model import Decision, Event, Trace
 from controller.core.policy import Cooldown, Policy, QuietHours
 from controller.core.stages import CHAIN
@@ -31,6 +31,7 @@ from tests.factories import (
     make_event,
     make_facts,
     make_leaf,
+    make_mark,
     make_max_age,
     make_pause,
     make_policy,
@@ -471,7 +472,7 @@ def test_a_press_passes_over_everything_but_the_slot() -> None:
     assert decision.trace[1] == Trace(
         stage="chain",
         outcome="over",
-        reason="a person passes over match, when, count, max_age, debounce, cooldown, quiet_hours, pause",
+        reason="a person passes over match, when, episode, count, max_age, debounce, cooldown, quiet_hours, pause",
     )
 
 
@@ -730,3 +731,33 @@ def test_a_level_never_fires_twice_for_one_champion_without_an_end_between(
             assert champion is not None
             assert champion != fired_for or (ended is not None and ended >= 1)
             fired_for = champion
+
+
+@given(
+    origin=st.sampled_from(["api", "bus"]),
+    kind=st.sampled_from(["drift.data", "data.new", "retrain.test"]),
+    data=st.sampled_from([{}, {"share": 0.1}, {"share": 0.9}, {"share": "x"}, None]),
+    marked=st.booleans(),
+    on=st.sampled_from(
+        [
+            make_leaf(type="drift.*", when="event.data.share > 0.3"),
+            make_leaf(source="bus"),
+            make_leaf(subject="a*", when="event.subject == 'ab'"),
+            make_leaf(when="event.data.share < 0.5", by="event.data.share"),
+        ]
+    ),
+)
+def test_the_quick_refusal_is_the_one_that_is_explained(origin, kind, data, marked, on):
+    """What ends at the first stages ends at the same stage with and without an explanation; anything else is left to `select`."""
+    event = make_event(origin=origin, type=kind, subject="ab", data=data, extensions=make_mark() if marked else {})
+    policy = make_policy(on)
+    scope = event_scope(event, model="churn", labels={}, champion=None)
+
+    selection = select(policy, event, scope)
+    refused = refused_at(policy, event, scope)
+
+    assert refused in (None, selection.trace[-1].stage if selection.trace else None)
+    if selection.outcome == "skip" and selection.trace[-1].stage in ("match", "when"):
+        assert refused == selection.trace[-1].stage
+    elif selection.outcome != "skip":
+        assert refused is None

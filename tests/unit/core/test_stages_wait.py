@@ -197,10 +197,11 @@ def test_a_stage_that_is_not_configured_says_nothing(stage: Any) -> None:
 
 def test_the_order_of_the_chain_is_part_of_the_language() -> None:
     """The design's order (§5); a press passes over everything but the slot, and only levels remember."""
-    names = ["match", "when", "count", "max_age", "debounce", "cooldown", "quiet_hours", "pause", "concurrency"]
+    on = ["match", "when", "episode", "count", "max_age"]
+    names = [*on, "debounce", "cooldown", "quiet_hours", "pause", "concurrency"]
 
     assert [stage.name for stage in CHAIN] == names
-    assert [stage.name for stage in SELECTING] == names[:2]
+    assert [stage.name for stage in SELECTING] == on[:3]
     assert [stage.name for stage in CHAIN if not stage.person_passes_over] == ["concurrency"]
     assert [stage.name for stage in CHAIN if stage.remembers] == ["max_age"]
     assert all(isinstance(stage, Stage) for stage in CHAIN)

@@ -21,6 +21,7 @@ def upgrade() -> None:
         sa.Column("place", sa.Text(), nullable=False),
         sa.Column("state", sa.Text(), nullable=False),
         sa.Column("cause", sa.Text(), nullable=False),
+        sa.Column("error", sa.Text(), nullable=False),
         sa.Column("reason", sa.Text(), nullable=False),
         sa.Column("body", sa.LargeBinary(), nullable=True),
         sa.Column("size", sa.BigInteger(), nullable=False),
@@ -44,6 +45,23 @@ def upgrade() -> None:
         postgresql_where=sa.text("state = 'DEAD'"),
     )
     op.create_table(
+        "dead_letter_total",
+        sa.Column("source", sa.Text(), nullable=False),
+        sa.Column("standing", sa.BigInteger(), nullable=False),
+        sa.Column("bytes", sa.BigInteger(), nullable=False),
+        sa.Column("overflowed", sa.BigInteger(), nullable=False),
+        sa.Column("overflowed_at", sa.BigInteger(), nullable=True),
+        sa.PrimaryKeyConstraint("source", name=op.f("pk_dead_letter_total")),
+    )
+    op.create_index(
+        "ix_event_given_up",
+        "event",
+        ["id"],
+        unique=False,
+        sqlite_where=sa.text("state = 'PROCESSED' AND error IS NOT NULL"),
+        postgresql_where=sa.text("state = 'PROCESSED' AND error IS NOT NULL"),
+    )
+    op.create_table(
         "episode",
         sa.Column("id", sa.Text(), nullable=False),
         sa.Column("origin", sa.Text(), nullable=False),
@@ -64,7 +82,7 @@ def upgrade() -> None:
             name=op.f("ck_episode_finished_when_final"),
         ),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_episode")),
-        sa.UniqueConstraint("origin", "key", name=op.f("uq_episode_origin_key")),
+        sa.UniqueConstraint("key", "origin", name=op.f("uq_episode_key_origin")),
     )
     op.create_index(
         "ix_episode_open",

@@ -1,0 +1,128 @@
+"""Takes the events of many requests to the inbox together: one hand-over, one wake-up, one statement for all that wait.
+
+Under load each request alone would cost a lock, a future across threads and a wake-up of both; and since the threads of a Python process
+take turns, every wake-up is a wait. While one group is being stored the next one gathers; a request that comes alone waits for nobody.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+
+from controller.api.ports import Intake
+from controller.core.model import NewEvent, Receipt
+from controller.errors import InvalidInput
+from controller.ports import Batch
+
+#: Events that are handed over together, at most; a single larger request goes as it is.
+GROUP = 1000
+
+
+@dataclass(slots=True)
+class _Request:
+    batch: Batch
+    done: asyncio.Future[list[Receipt]]
+
+
+class Gatherer:
+    """The inbox, for callers in one event loop."""
+
+    def __init__(self, inbox: Intake) -> None:
+        self._inbox = inbox
+        self._waiting: dict[str, list[_Request]] = {}
+        #: Origins of which a group is being stored.
+        self._busy: set[str] = set()
+
+    async def put(self, origin: str, batch: Batch) -> list[Receipt]:
+        """Return the receipts of a batch once it is durable; raises what the inbox raises."""
+        loop = asyncio.get_running_loop()
+        request = _Request(batch, loop.create_future())
+        self._waiting.setdefault(origin, []).append(request)
+        if origin not in self._busy:
+            self._busy.add(origin)
+            loop.call_soon(self._hand_over, loop, origin)
+        return await request.done
+
+    def _hand_over(self, loop: asyncio.AbstractEventLoop, origin: str) -> None:
+        group = self._take(origin)
+        if not group:
+            self._busy.discard(origin)
+            return
+        try:
+            stored = self._inbox.put(origin, _together(group))
+        except Exception as error:  # noqa: BLE001 - it is every caller's answer
+            _refuse(group, error)
+            loop.call_soon(self._hand_over, loop, origin)
+            return
+        stored.add_done_callback(lambda done: loop.call_soon_threadsafe(self._answer, loop, origin, group, done))
+
+    def _take(self, origin: str) -> list[_Request]:
+        waiting = self._waiting.pop(origin, [])
+        count = events = 0
+        for request in waiting:
+            if count and (events + len(request.batch.events) > GROUP or not _is_plain(request.batch)):
+                break
+            count, events = count + 1, events + len(request.batch.events)
+            if not _is_plain(request.batch):
+                break
+        if waiting[count:]:
+            self._waiting[origin] = waiting[count:]
+        return waiting[:count]
+
+    def _answer(
+        self, loop: asyncio.AbstractEventLoop, origin: str, group: list[_Request], done: Future[list[Receipt]]
+    ) -> None:
+        error = done.exception()
+        if error is None:
+            start = 0
+            receipts = done.result()
+            for request in group:
+                end = start + len(request.batch.events)
+                if not request.done.done():  # its client may have gone away
+                    request.done.set_result(receipts[start:end])
+                start = end
+        elif isinstance(error, InvalidInput) and len(group) > 1:
+            # What one of them sent cannot be stored: each is asked for by itself, and only that one is refused.
+            for request in group:
+                self._alone(loop, origin, request)
+        else:
+            _refuse(group, error)
+        self._hand_over(loop, origin)
+
+    def _alone(self, loop: asyncio.AbstractEventLoop, origin: str, request: _Request) -> None:
+        def answer(done: Future[list[Receipt]]) -> None:
+            if request.done.done():
+                return
+            error = done.exception()
+            if error is None:
+                request.done.set_result(done.result())
+            else:
+                request.done.set_exception(error)
+
+        try:
+            stored = self._inbox.put(origin, request.batch)
+        except Exception as error:  # noqa: BLE001 - it is the caller's answer
+            _refuse([request], error)
+            return
+        stored.add_done_callback(lambda done: loop.call_soon_threadsafe(answer, done))
+
+
+def _is_plain(batch: Batch) -> bool:
+    return not batch.ledger and not batch.dead
+
+
+def _together(group: Sequence[_Request]) -> Batch:
+    if len(group) == 1:
+        return group[0].batch
+    events: list[NewEvent] = []
+    for request in group:
+        events += request.batch.events
+    return Batch(events=events)
+
+
+def _refuse(group: Sequence[_Request], error: BaseException) -> None:
+    for request in group:
+        if not request.done.done():
+            request.done.set_exception(error)

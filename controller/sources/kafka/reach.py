@@ -1,0 +1,61 @@
+"""Why the brokers cannot be reached: a look at each, step by step, when a client only says that it cannot."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import ssl
+
+from controller.sources.kafka.client import Settings, Trouble
+
+_SECONDS = 2.0
+
+
+def tls_context(settings: Settings) -> ssl.SSLContext | None:
+    """Return the TLS settings, None for a protocol without; raises `Trouble` for a file that cannot be read."""
+    if not settings.options.security.protocol.endswith("SSL"):
+        return None
+    ca, cert, key = settings.file("ca"), settings.file("cert"), settings.file("key")
+    name = ca
+    try:
+        context = ssl.create_default_context(cafile=ca)
+        if cert is not None:
+            name = cert
+            context.load_cert_chain(cert, key)
+    except OSError as error:  # an SSLError is one
+        raise Trouble(f"the certificate {name} cannot be used: {error.strerror or error}") from error
+    return context
+
+
+def diagnose(settings: Settings) -> str:
+    """Return what is wrong with the first broker at which something is; of all brokers none answered."""
+    servers = settings.options.bootstrap_servers
+    reasons = [f"{server}: {reason}" for server in servers if (reason := _look(server, settings))]
+    if len(reasons) == len(servers):
+        return f"no broker can be reached: {'; '.join(reasons)}"
+    security = settings.options.security
+    if security.sasl is not None:
+        return (
+            f"{', '.join(servers)} closed the connection during the login of {security.sasl.username!r}: "
+            f"the username, the password or the mechanism {security.sasl.mechanism} is wrong"
+        )
+    return f"{', '.join(servers)} took the connection and did not answer as a broker with {security.protocol} does"
+
+
+def _look(server: str, settings: Settings) -> str | None:
+    """Return what keeps us from a connection, None when there is one."""
+    host, _, port = server.rpartition(":")
+    host = host.strip("[]")
+    try:
+        with contextlib.ExitStack() as stack:
+            connection = stack.enter_context(socket.create_connection((host, int(port)), timeout=_SECONDS))
+            context = tls_context(settings)
+            if context is not None:
+                stack.enter_context(context.wrap_socket(connection, server_hostname=host))
+    except ssl.SSLCertVerificationError as error:
+        return f"its certificate is refused: {error.verify_message}"
+    except TimeoutError:
+        return f"no answer within {_SECONDS:g} s"
+    except OSError as error:
+        return error.strerror or str(error)
+    return None
