@@ -149,7 +149,11 @@ class StreamSource(Protocol):
 
 
 class TimedSource(Protocol):
-    """A source that has something to do at certain instants; the ticker calls it, on the leader only."""
+    """A source that has something to do at certain instants; the ticker calls it, on the leader only.
+
+    It may also have `patience` (a timedelta: a poll that takes longer is complained of; a minute when it does not say) and
+    `close()` (end a running poll soon, from another thread).
+    """
 
     Options: ClassVar[type[BaseModel]]
 

@@ -66,7 +66,7 @@ class Hooks:
         name, slash, rest = scope["path"][len(PREFIX) :].partition("/")
         source = self._find(name)
         if source is None:
-            self._say("", "unknown", path=scope["path"][:100])
+            self._say("", "unknown", path=repr(scope["path"][:100]))
             return problem(404, "there is no such hook", hint="retrainctl sources lists them")
         if scope["method"] != "POST":
             if scope["method"] == "OPTIONS":

@@ -63,7 +63,7 @@ def dead_list(
         lambda client: client.get("/v1/dead", **query), lambda offline: _offline(offline).letters(**query)
     )
     session.print(found, lambda: _table(found["items"], session.now()))
-    if found["next"] is not None:
+    if found["next"] is not None and session.output != "json":
         session.note(f"there are more: --before {found['next']}")
 
 
@@ -235,7 +235,7 @@ def _table(found: Sequence[Row], now: datetime) -> list[RenderableType]:
     ]
     taken = sum(max([len(name), *(len(row[place]) for row in rows)]) + 2 for place, name in enumerate(columns[:6]))
     room = max(min(_LINE, shutil.get_terminal_size((_LINE, 24)).columns) - taken, 24)
-    places = [_shortened(one_line(row["place"]), room // 3) for row in found]
+    places = [_ending(one_line(row["place"]), room // 3) for row in found]
     room -= max(len(place) for place in places) + 2
     for cells, place, row in zip(rows, places, found, strict=True):
         reason = _shortened(one_line(row["error"]), max(room, 12))
@@ -278,6 +278,11 @@ def _account(found: Row, now: datetime) -> Iterator[RenderableType]:
 
 def _shortened(text: str, limit: int) -> str:
     return text if len(text) <= limit else f"{text[: limit - 1]}…"
+
+
+def _ending(text: str, limit: int) -> str:
+    """Return the end of a place, where it differs from the others: an offset, a file's name."""
+    return text if len(text) <= limit else f"…{text[1 - limit :]}"
 
 
 def _offline(reader: Offline) -> LetterViews:

@@ -18,7 +18,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
-from controller.core.grouping import Group, Grouping, Listed, Part, Role, Verdict, digest_of, group_event, ready_at
+from controller.core.grouping import Group, Grouping, Part, Role, Verdict, digest_of, group_event, ready_at
+from controller.core.manifest import Listed
 from controller.core.model import Json, LedgerEntry, NewEvent
 
 #: Open data sets that are kept in memory; twice as many when time may complete them.
@@ -122,7 +123,8 @@ class DataSets:
             self._read_open()
 
     def _changed(self, entries: list[LedgerEntry], hashed: str, group: Group, change: Change, now: datetime) -> Group:
-        if change.news and not group.open:
+        is_gone = change.role == "part" and change.part is None
+        if change.news and not group.open and not is_gone:
             group = replace(group, open=True, since=now)
         if change.role == "marker":
             return replace(group, marked_at=now)

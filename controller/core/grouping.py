@@ -6,7 +6,8 @@ nothing came for a while (`quiet`). `quiet` beside one of the others is a time l
 The identity of a data set is its name and its content, the digest over the names, digests and sizes of its parts, so that
 however often it is found again, it is one event; a part that comes later makes another content, and another event.
 
-Everything here computes from its arguments. `core/datasets.py` keeps what is known between the parts; the sources look at the world.
+Everything here computes from its arguments. `core/manifest.py` reads manifests, `core/datasets.py` keeps what is known
+between the parts; the sources look at the world.
 """
 
 from __future__ import annotations
@@ -14,7 +15,6 @@ from __future__ import annotations
 import fnmatch
 import hashlib
 import json
-import posixpath
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -22,6 +22,7 @@ from datetime import datetime, timedelta
 from typing import Literal
 
 from controller.core.duration import format_duration, parse_duration
+from controller.core.manifest import Listed
 from controller.core.model import Json, NewEvent
 from controller.errors import InvalidInput
 
@@ -30,8 +31,6 @@ DEFAULT_MAX_PARTS = 10_000
 HIGHEST_MAX_PARTS = 100_000
 #: Parts that an event names; more are counted, and part of the digest.
 SHOWN_PARTS = 1_000
-#: A manifest of more bytes than this is not read.
-MANIFEST_BYTES = 16 * 1024 * 1024
 #: How long nothing may have come before late parts are another event, without `quiet`.
 LATE_QUIET = timedelta(minutes=1)
 #: Characters of a name that are kept in an event's id.
@@ -238,17 +237,6 @@ class Part:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Listed:
-    """One part as a manifest names it."""
-
-    #: The paths below the root that it may mean, the likeliest first.
-    names: tuple[str, ...]
-    size: int | None = None
-    #: As the manifest has it: SHA-256 or ETag.
-    digest: str | None = None
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
 class Group:
     """What is known of a data set, beside its parts."""
 
@@ -402,77 +390,6 @@ def digest_of(parts: Sequence[Part]) -> str:
     for line in lines:
         sha.update(line.encode("ascii") + b"\n")
     return f"sha256:{sha.hexdigest()}"
-
-
-# ------------------------------------------------------------------------------------------------------- manifests
-
-_NAME_KEYS = ("url", "uri", "path", "key", "name", "file")
-_SIZE_KEYS = ("size", "bytes", "length", "content_length")
-_DIGEST_KEYS = ("digest", "sha256", "etag")
-_LIST_KEYS = ("files", "entries", "parts")
-
-
-def read_manifest(body: bytes, *, folder: str, roots: Sequence[str]) -> tuple[Listed, ...]:
-    """Return what a manifest names: a JSON list, an object with one under files, entries or parts, or lines of text.
-
-    An entry is a path, relative to the manifest's `folder` or to the source's root, or a URL or absolute path that begins
-    with one of `roots`; or an object with such a `url`, `path`, `key` or `name`, and perhaps `size` and `digest`.
-    Raises `InvalidInput` when it is none of these.
-    """
-    if len(body) > MANIFEST_BYTES:
-        raise InvalidInput(f"the manifest has {len(body)} bytes; at most {MANIFEST_BYTES} are read")
-    try:
-        text = body.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        raise InvalidInput("the manifest is not UTF-8 text") from None
-    entries = _entries(text)
-    if not entries:
-        raise InvalidInput("the manifest names no part")
-    listed = {read.names: read for read in (_listed(entry, folder, roots) for entry in entries)}
-    return tuple(listed.values())
-
-
-def _entries(text: str) -> Sequence[Json]:
-    if not text.lstrip().startswith(("[", "{")):
-        return [line.strip() for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#")]
-    try:
-        value = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise InvalidInput(f"the manifest is no JSON: {error}") from None
-    if isinstance(value, dict):
-        value = next((value[key] for key in _LIST_KEYS if isinstance(value.get(key), list)), None)
-    if not isinstance(value, list):
-        raise InvalidInput(
-            "the manifest is neither a list nor an object with a list", hint=f"under {', '.join(_LIST_KEYS)}"
-        )
-    return value
-
-
-def _listed(entry: Json, folder: str, roots: Sequence[str]) -> Listed:
-    if isinstance(entry, str):
-        return Listed(names=_names(entry, folder, roots))
-    if not isinstance(entry, dict):
-        raise InvalidInput(f"the manifest has an entry that is neither a path nor an object: {entry!r:.80}")
-    name = next((entry[key] for key in _NAME_KEYS if isinstance(entry.get(key), str)), None)
-    if name is None:
-        raise InvalidInput(f"the manifest has an entry without {', '.join(_NAME_KEYS)}: {entry!r:.80}")
-    details = {**entry["meta"], **entry} if isinstance(entry.get("meta"), dict) else entry
-    size = next((details[key] for key in _SIZE_KEYS if type(details.get(key)) is int), None)
-    digest = next((f"{key}:{details[key]}" for key in _DIGEST_KEYS if isinstance(details.get(key), str)), None)
-    if digest is not None:
-        digest = digest.removeprefix("digest:")
-    return Listed(names=_names(name, folder, roots), size=size, digest=digest)
-
-
-def _names(entry: str, folder: str, roots: Sequence[str]) -> tuple[str, ...]:
-    for root in roots:
-        if entry.startswith(f"{root.rstrip('/')}/"):
-            return (entry[len(root.rstrip("/")) + 1 :],)
-    if entry.startswith("/") or re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", entry):
-        return (entry,)
-    below = posixpath.normpath(f"{folder}/{entry}" if folder else entry)
-    plain = posixpath.normpath(entry)
-    return (below,) if below == plain else (below, plain)
 
 
 # ---------------------------------------------------------------------------------------------------------- events

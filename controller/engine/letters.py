@@ -104,7 +104,7 @@ class Letters:
             try:
                 done = self.replay(id_, who=who, reason=reason)
             except (Conflict, NotFound) as error:
-                done = _failed(id_, error.message)
+                done = _failed(id_, error.message.removeprefix(f"{id_} "))
             if done["state"] == "DEAD":
                 failed.append(done)
         return {

@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -20,7 +20,7 @@ from tests.webhooks import content, mac, make_request, make_source, standard_hea
 class Webhook(PushSourceContract):
     """What all formats share; a number makes a body another one."""
 
-    said: dict[str, Any]
+    said: ClassVar[dict[str, Any]]
     headers: tuple[tuple[str, str], ...] = ()
 
     @pytest.fixture
@@ -45,7 +45,7 @@ class Webhook(PushSourceContract):
 
 
 class TestAlertmanager(Webhook):
-    said = {"format": "alertmanager"}
+    said: ClassVar[dict[str, Any]] = {"format": "alertmanager"}
 
     def document(self, number: int) -> Any:
         body = content("alertmanager/firing")
@@ -54,7 +54,7 @@ class TestAlertmanager(Webhook):
 
 
 class TestGrafana(Webhook):
-    said = {"format": "grafana"}
+    said: ClassVar[dict[str, Any]] = {"format": "grafana"}
 
     def document(self, number: int) -> Any:
         body = content("grafana/firing")
@@ -80,7 +80,7 @@ class TestGrafana(Webhook):
 
 
 class TestCloudEvents(Webhook):
-    said = {"format": "cloudevents"}
+    said: ClassVar[dict[str, Any]] = {"format": "cloudevents"}
     headers = (("content-type", "application/cloudevents+json"),)
 
     def document(self, number: int) -> Any:
@@ -88,7 +88,7 @@ class TestCloudEvents(Webhook):
 
 
 class TestCloudEventsBatch(Webhook):
-    said = {"format": "cloudevents"}
+    said: ClassVar[dict[str, Any]] = {"format": "cloudevents"}
     headers = (("content-type", "application/cloudevents-batch+json"),)
 
     def document(self, number: int) -> Any:
@@ -96,7 +96,7 @@ class TestCloudEventsBatch(Webhook):
 
 
 class TestEvidently(Webhook):
-    said = {"format": "evidently", "model": "churn"}
+    said: ClassVar[dict[str, Any]] = {"format": "evidently", "model": "churn"}
 
     def document(self, number: int) -> Any:
         body = content("evidently/report")
@@ -105,7 +105,7 @@ class TestEvidently(Webhook):
 
 
 class TestGithub(Webhook):
-    said = {"format": "github"}
+    said: ClassVar[dict[str, Any]] = {"format": "github"}
     headers = (("x-github-event", "push"), ("x-github-delivery", "72d3162e"))
 
     def document(self, number: int) -> Any:
@@ -113,7 +113,7 @@ class TestGithub(Webhook):
 
 
 class TestS3(Webhook):
-    said = {"format": "s3"}
+    said: ClassVar[dict[str, Any]] = {"format": "s3"}
 
     def document(self, number: int) -> Any:
         body = content("s3/created")
@@ -122,7 +122,7 @@ class TestS3(Webhook):
 
 
 class TestStandardWebhooks(Webhook):
-    said = {"format": "standard-webhooks"}
+    said: ClassVar[dict[str, Any]] = {"format": "standard-webhooks"}
 
     def document(self, number: int) -> Any:
         return {**content("standard-webhooks/event"), "data": number}
@@ -143,7 +143,7 @@ class TestStandardWebhooks(Webhook):
 
 
 class TestGeneric(Webhook):
-    said = {"format": "generic", "mapping": {"type": "body.type", "subject": "body.model"}}
+    said: ClassVar[dict[str, Any]] = {"format": "generic", "mapping": {"type": "body.type", "subject": "body.model"}}
 
     def document(self, number: int) -> Any:
         return {"type": "data.arrived", "model": "churn", "rows": number}
@@ -152,7 +152,7 @@ class TestGeneric(Webhook):
 class TestInsecure(Webhook):
     """Who is asked for no proof has none to be without."""
 
-    said = {"format": "alertmanager", "insecure": True}
+    said: ClassVar[dict[str, Any]] = {"format": "alertmanager", "insecure": True}
 
     @pytest.fixture
     def strip(self) -> Callable[[Request], Request] | None:

@@ -624,6 +624,18 @@ def test_what_is_gone_is_not_of_the_data_set(bucket: Bucket) -> None:
     assert [names(event) for event in events][-1] == ["d/b"]
 
 
+def test_what_goes_after_the_event_is_no_news(bucket: Bucket) -> None:
+    bucket.restart(group={"complete": {"marker": "_SUCCESS"}})
+    for key in ("d/a", "d/b", "d/_SUCCESS"):
+        bucket.put(key)
+    bucket.list()
+    bucket.delete("d/a")
+
+    assert bucket.list() == []
+    assert bucket.list() == []
+    assert bucket.source.report()["groups"]["waiting"]["count"] == 0
+
+
 def test_late_objects_are_one_more_event(bucket: Bucket) -> None:
     bucket.restart(group={"complete": {"marker": "_SUCCESS"}}, every="10s")
     bucket.put("d/a")

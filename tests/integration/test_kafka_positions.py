@@ -200,7 +200,9 @@ def test_offset_out_of_range_while_running(house: House) -> None:
         receipts = house.inbox.emit(batch)
         if batch.events and not cut:
             cut.append(True)
-            house.broker.produce_all(house.topic, [cloud_event(number, data="x" * 900_000) for number in range(100, 160)])
+            house.broker.produce_all(
+                house.topic, [cloud_event(number, data="x" * 900_000) for number in range(100, 160)]
+            )
             house.broker.delete_records(house.topic, 61)
             house.produce(7)
         return receipts

@@ -61,11 +61,18 @@ def test_binary_events_are_read_from_headers(house: House) -> None:
     house.broker.produce(
         house.topic,
         b'{"score": 0.3}',
-        headers=[*attributes, ("ce_subject", "größe".encode()), ("content-type", b"application/json"), ("ce_traceparent", b"00-1")],
+        headers=[
+            *attributes,
+            ("ce_subject", "größe".encode()),
+            ("content-type", b"application/json"),
+            ("ce_traceparent", b"00-1"),
+        ],
     )
     more = [("ce_id", b"2") if name == "ce_id" else (name, value) for name, value in attributes]
     house.broker.produce(house.topic, b"\x00\xff", headers=[*more, ("content-type", b"application/avro")])
-    house.broker.produce(house.topic, None, headers=[("ce_id", b"3") if n == "ce_id" else (n, v) for n, v in attributes])
+    house.broker.produce(
+        house.topic, None, headers=[("ce_id", b"3") if n == "ce_id" else (n, v) for n, v in attributes]
+    )
 
     house.run_until(lambda: len(house.inbox.events) == 3)
 
@@ -127,7 +134,12 @@ POISON: list[tuple[str, bytes | None, list[tuple[str, bytes]], str]] = [
     ("a batch", b"[]", [("content-type", b"application/cloudevents-batch+json")], "not understood"),
     ("a header that is not UTF-8", b"{}", [("ce_id", b"\xff"), ("ce_type", b"t")], "header ce_id is not UTF-8"),
     ("an attribute twice", b"{}", [("ce_id", b"1"), ("ce_id", b"2")], "twice"),
-    ("an old version", b"{}", [("ce_id", b"1"), ("ce_type", b"t"), ("ce_source", b"/s"), ("ce_specversion", b"0.3")], "0.3"),
+    (
+        "an old version",
+        b"{}",
+        [("ce_id", b"1"), ("ce_type", b"t"), ("ce_source", b"/s"), ("ce_specversion", b"0.3")],
+        "0.3",
+    ),
 ]
 
 
@@ -205,7 +217,13 @@ def test_tombstones_are_counted_or_events(house: House, mode: str) -> None:
 
 def test_null_keys_and_odd_headers(house: House) -> None:
     """No key is no `partitionkey`; headers without a value say nothing, and of several of one name the last is kept."""
-    headers: list[tuple[str, bytes | None]] = [("a", b"1"), ("a", b"2"), ("none", None), ("", b"nameless"), ("raw", b"\xff")]
+    headers: list[tuple[str, bytes | None]] = [
+        ("a", b"1"),
+        ("a", b"2"),
+        ("none", None),
+        ("", b"nameless"),
+        ("raw", b"\xff"),
+    ]
     house.broker.produce(house.topic, cloud_event(1), headers=headers)
     house.broker.produce(house.topic, cloud_event(2), key=b"", headers=[])
 
@@ -259,7 +277,9 @@ def test_one_record_that_the_store_refuses_becomes_a_dead_letter(house: House) -
         house.wait(lambda: house.position() == 10)
 
     assert house.ids() == [str(number) for number in range(10) if number != 6]
-    assert [(letter.meta["offset"], letter.reason) for letter in inbox.dead.values()] == [(6, "the store cannot take 6")]
+    assert [(letter.meta["offset"], letter.reason) for letter in inbox.dead.values()] == [
+        (6, "the store cannot take 6")
+    ]
 
 
 def test_what_people_see(house: House) -> None:

@@ -79,7 +79,7 @@ def test_sql_change_of_one_thing(bench: Bench, sqlite: sqlite3.Connection) -> No
 
 def test_sql_count(bench: Bench, sqlite: sqlite3.Connection) -> None:
     """How many rows there are, and by how many they became more."""
-    probe = bench.build(SqlProbe, url=SQLITE, query="SELECT * FROM upload", take="count", emit="change", step=10)
+    probe = bench.build(SqlProbe, url=SQLITE, query="SELECT * FROM upload -- all", take="count", emit="change", step=10)
     assert bench.look(probe) == []
     sqlite.executemany("INSERT INTO upload (path) VALUES (?)", [["x"]] * 9)
     assert bench.look(probe) == []
@@ -305,6 +305,8 @@ def test_sql_passwords_by_reference(bench: Bench, postgres_url: str, monkeypatch
     monkeypatch.setenv("PROBE_PASSWORD", "geheim")
     (data,) = bench.look(bench.build(SqlProbe, url="env:PROBE_URL", query="SELECT 1"))
     assert data["value"] == 1
+    monkeypatch.setenv("PROBE_URL", "geheim")
+    assert "none that SQLAlchemy reads" in bench.complaint(bench.build(SqlProbe, url="env:PROBE_URL", query="SELECT 1"))
     probe = bench.build(SqlProbe, url=postgres_url, password="env:PROBE_PASSWORD", query="SELECT 2")
     (data,) = bench.look(probe)
 
@@ -326,6 +328,7 @@ ROWS = {"emit": "rows", "cursor_column": "id", "cursor_start": 0, "query": "SELE
     [
         ({"query": "DELETE FROM t"}, "does not begin with SELECT"),
         ({"query": "SELECT 1; DELETE FROM t"}, "more than one statement"),
+        ({"query": "SELECT 1; -- end"}, "more than one statement"),
         ({"query": "SELECT :what"}, ":what"),
         ({"query": "SELECT :cursor"}, "with `emit: rows`"),
         ({**ROWS, "query": "SELECT 1"}, "with `emit: rows`"),
@@ -348,7 +351,15 @@ def test_sql_options_that_do_not_fit(options: dict[str, Any], complaint: str) ->
 
 
 @pytest.mark.parametrize(
-    "query", ["SELECT ';' -- no; end", "WITH x AS (SELECT 1) SELECT * FROM x;", "(SELECT $$;$$)", "values (1)"]
+    "query",
+    [
+        "SELECT ';' -- no; end",
+        "WITH x AS (SELECT 1) SELECT * FROM x;",
+        "(SELECT $$;$$)",
+        "-- why\nSELECT 1",
+        "/* ; */ TABLE t",
+        "values (1)",
+    ],
 )
 def test_sql_semicolons_that_end_nothing(query: str) -> None:
     """A semicolon in a string or a comment is none."""

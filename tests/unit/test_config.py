@@ -198,7 +198,10 @@ MESSAGES = {
     ),
     "unknown source type": (
         BASE.replace("type: files", "type: fiels"),
-        ["retrain.yaml:3:19: sources.landing.type: unknown source 'fiels' (did you mean 'files'? known: cron, files)"],
+        [
+            "retrain.yaml:3:19: sources.landing.type: unknown source 'fiels' "
+            "(did you mean 'files'? known: bucket, command, cron, files, http, kafka, prometheus, sql, webhook)"
+        ],
     ),
     "source's options": (
         BASE.replace("path: landing", "pth: landing"),

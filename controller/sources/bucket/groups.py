@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterable
 from datetime import datetime
 
 from controller.core.datasets import Change, DataSets, Plan
-from controller.core.grouping import MANIFEST_BYTES, Group, Grouping, Part, judge, read_manifest
+from controller.core.grouping import Group, Grouping, Part, judge
+from controller.core.manifest import MANIFEST_BYTES, read_manifest
 from controller.core.model import Json
 from controller.errors import InvalidInput
 from controller.ports import SourceContext

@@ -8,7 +8,8 @@ from datetime import datetime
 from urllib.parse import unquote_to_bytes
 
 from controller.core.datasets import Change, DataSets, Plan
-from controller.core.grouping import MANIFEST_BYTES, Group, Grouping, Listed, Part, judge, read_manifest
+from controller.core.grouping import Group, Grouping, Part, judge
+from controller.core.manifest import MANIFEST_BYTES, Listed, read_manifest
 from controller.core.model import Json, LedgerEntry
 from controller.errors import InvalidInput
 from controller.ports import Batch, SourceContext

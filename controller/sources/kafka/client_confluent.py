@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from typing import Any
@@ -48,6 +49,7 @@ _OUT_OF_RANGE = frozenset({KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_
 _BROKEN = frozenset(
     {KafkaError._BAD_MSG, KafkaError._BAD_COMPRESSION, KafkaError._NOT_IMPLEMENTED, KafkaError.INVALID_MSG}
 )
+_CLOSE_SECONDS = 0.6
 _UNREACHABLE = frozenset({KafkaError._TIMED_OUT, KafkaError._TRANSPORT, KafkaError._ALL_BROKERS_DOWN})
 
 
@@ -319,6 +321,12 @@ class ConfluentClient:
             self._admin.poll(0)
 
     def close(self) -> None:
+        # Without a broker the library's own close waits for one: then it ends by itself once there is one.
+        closing = threading.Thread(target=self._leave, name=f"kafka-{self._settings.name}-close", daemon=True)
+        closing.start()
+        closing.join(_CLOSE_SECONDS)
+
+    def _leave(self) -> None:
         try:
             self._consumer.close()
         except Exception as error:  # noqa: BLE001 - it must not keep the source from ending

@@ -17,6 +17,7 @@ from typing import Any
 from uuid import UUID  # noqa: TID251 - only the form in which the broker's ids come
 
 from kafka import ConsumerRebalanceListener, KafkaAdminClient, KafkaConsumer, TopicPartition, errors
+from kafka.net.compat import KafkaNetClient
 from kafka.structs import OffsetAndMetadata
 
 from controller.sources.kafka.client import (
@@ -61,6 +62,8 @@ class PythonClient:
         self._active: set[Partition] = set()
         self._owned: frozenset[Partition] = frozenset()
         self._admin: Any = None
+        #: What the library made inside: a constructor of its that fails leaves a thread behind.
+        self._connections: list[Any] = []
         options = settings.options
         session = int(options.session_timeout.total_seconds() * 1000)
         try:
@@ -81,9 +84,20 @@ class PythonClient:
                 metrics_enabled=False,
             )
         except errors.KafkaConfigurationError as error:
+            self._disconnect()
             raise Trouble(f"the client refuses its settings: {error}") from error
         except (errors.KafkaError, OSError) as error:
+            self._disconnect()
             raise Trouble(diagnose(settings)) from error
+
+    def _connection(self, **config: Any) -> Any:
+        connection = KafkaNetClient(**config)
+        self._connections.append(connection)
+        return connection
+
+    def _disconnect(self) -> None:
+        for connection in self._connections:
+            connection.close()
 
     def _common(self) -> dict[str, Any]:
         """Return what the consumer and the admin client are both told."""
@@ -91,6 +105,7 @@ class PythonClient:
         config: dict[str, Any] = {
             "bootstrap_servers": list(self._options.bootstrap_servers),
             "client_id": f"retrain-{self._settings.name}",
+            "kafka_client": self._connection,
             "bootstrap_timeout_ms": _REQUEST_MS,
             "request_timeout_ms": _REQUEST_MS,
             "reconnect_backoff_ms": 100,
@@ -285,8 +300,7 @@ class PythonClient:
     def close(self) -> None:
         try:
             self._consumer.close(autocommit=False, timeout_ms=400)
-            if self._admin is not None:
-                self._admin.close()
+            self._disconnect()
         except Exception as error:  # noqa: BLE001 - a broker that is gone makes it raise all kinds of things
             self._settings.uncommitted(f"not closed in order: {error!r}")
 

@@ -29,6 +29,8 @@ _QUICK_POLL_SECONDS = 0.02
 _PATIENCE_SECONDS = 1.0
 #: How often offsets are committed to the group, and facts brought up to date.
 _EVERY_SECONDS = 1.0
+#: Brokers that are away for longer are connected to anew: a certificate or a password may have changed.
+_GIVE_UP_SECONDS = 30.0
 _FIRST_BACKOFF, _LONGEST_BACKOFF = timedelta(milliseconds=500), timedelta(seconds=5)
 
 
@@ -65,6 +67,7 @@ class Reader:
         self._positions: dict[Partition, int] = {}
         self._uncommitted: dict[Partition, int] = {}
         self._look_at = 0.0
+        self._seen_at = 0.0
         self._due_at = 0.0
         self._busy_until = 0.0
 
@@ -107,7 +110,7 @@ class Reader:
         finally:
             self._desk.drop()
             self._client.close()
-            self._report()
+            self.facts = {**self.facts, "assigned": [], "waits_for_store": False}
 
     # --------------------------------------------------------------------------------------------------- one turn
 
@@ -115,7 +118,7 @@ class Reader:
         self._finish()
         now = self._context.clock.monotonic()
         if now >= self._look_at:
-            self._look()
+            self._look_again(now)
         if (
             self._new
             and not self._beginning
@@ -318,6 +321,7 @@ class Reader:
         """Ask which topics there are: missing ones are waited for, and one that was made anew begins anew."""
         self._look_at = self._context.clock.monotonic() + self._options.refresh_every.total_seconds()
         found = self._client.topics()
+        self._seen_at = self._context.clock.monotonic()
         anew = {
             name
             for name, topic in found.items()
@@ -337,6 +341,18 @@ class Reader:
         )
         if missing and self._options.start == "latest" and self._held is None:
             self._await(missing)
+
+    def _look_again(self, now: float) -> None:
+        """Look, and bear with brokers that are away for a while: the client comes back to them by itself, and stays in the group."""
+        try:
+            self._look()
+        except Trouble as trouble:
+            if now - self._seen_at > _GIVE_UP_SECONDS:
+                raise
+            self._context.complain("broker", str(trouble))
+            self._look_at = self._context.clock.monotonic() + _EVERY_SECONDS
+        else:
+            self._context.complain("broker", None)
 
     def _await(self, missing: Sequence[str]) -> None:
         """Remember that a topic was not there when we first looked: it is read from its beginning once it is."""

@@ -84,7 +84,10 @@ class SqlOptions(ProbeOptions):
     @classmethod
     def _no_password(cls, value: Secret | str) -> Secret | str:
         if isinstance(value, str):
-            url = _parsed(value)
+            try:
+                url = _parsed(value)
+            except GiveUp as error:
+                raise refusal(error.message, hint=error.hint) from None
             if url.password is not None or any(key.lower() in _PASSWORD_KEYS for key in url.query):
                 raise refusal(
                     "the password stands in the file; give it by reference",
@@ -97,10 +100,10 @@ class SqlOptions(ProbeOptions):
     @field_validator("query")
     @classmethod
     def _is_one_select(cls, value: str) -> str:
-        code = _QUOTED.sub("''", value).strip()
+        code = _code(value)
         if not _READS.match(code):
             raise refusal("the query does not begin with SELECT or WITH", hint="a probe only reads")
-        if ";" in code.removesuffix(";"):
+        if ";" in code.removesuffix(";") or code.endswith(";") != value.strip().endswith(";"):
             raise refusal("the query is more than one statement", hint="take out the semicolon")
         others = sorted(_parameters(value) - {_CURSOR})
         if others:
@@ -168,7 +171,7 @@ class SqlProbe(Probe):
     def _run(self, cursor: Json) -> Sequence[_Row]:
         """Return the rows, at most one more than are taken."""
         ends_at = self.context.clock.monotonic() + self.options.deadline.total_seconds()
-        statement: sa.Executable = sa.text(self.options.query.strip().removesuffix(";"))
+        statement: sa.Executable = sa.text(f"{self.options.query.strip().removesuffix(';')}\n")
         parameters = {}
         if self.options.emit == "rows":
             # Without a type it is sent as it is, and the database takes it for what the column is.
@@ -299,7 +302,12 @@ def _parsed(url: str) -> sa.URL:
         return sa.make_url(url)
     except (sa.exc.ArgumentError, ValueError):
         # Without the value: it may hold a password.
-        raise refusal("the URL is none that SQLAlchemy reads", hint="such as postgresql://user@host/database") from None
+        raise GiveUp("the URL is none that SQLAlchemy reads", hint="such as postgresql://user@host/database") from None
+
+
+def _code(query: str) -> str:
+    """Return a query without the contents of its strings, and without comments."""
+    return _QUOTED.sub(lambda found: " " if found[0].startswith(("--", "/*")) else "''", query).strip()
 
 
 def _parameters(query: str) -> set[str]:

@@ -15,7 +15,7 @@ from controller.core.model import MAX_DEAD_BODY, DeadLetter, Json, NewEvent
 from controller.errors import InvalidInput, NotFound, NotUnderstood
 from controller.ports import Batch, Request, SourceContext, Taken
 from controller.sources.webhook.formats import FORMATS, generic
-from controller.sources.webhook.formats.base import Delivery, Foreign, Read, unread_of
+from controller.sources.webhook.formats.delivery import Delivery, Foreign, Read, unread_of
 from controller.sources.webhook.formats.generic import PROOFS
 from controller.sources.webhook.options import WebhookOptions
 from controller.sources.webhook.verify import Verifier

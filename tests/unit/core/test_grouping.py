@@ -16,7 +16,6 @@ from controller.core.grouping import (
     SHOWN_PARTS,
     Group,
     Grouping,
-    Listed,
     Part,
     Verdict,
     compare,
@@ -24,9 +23,9 @@ from controller.core.grouping import (
     group_event,
     judge,
     load_grouping,
-    read_manifest,
     ready_at,
 )
+from controller.core.manifest import Listed, read_manifest
 from controller.errors import InvalidInput
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -293,6 +292,11 @@ def test_a_manifest_may_give_sizes_and_digests() -> None:
         (b'{"a": 1}', "neither a list"),
         (b"[1]", "neither a path"),
         (b"[{}]", "an entry without"),
+        (b'["a\\ud800"]', "half a character"),
+        (b"a\x00b", "NUL"),
+        (b'[{"path": "a", "etag": "\\u0000"}]', "NUL"),
+        (b'[{"path": "a", "size": -1}]', "impossible size"),
+        (b"a\n" * 100_001, "names 100001 parts"),
         (b"[" * 100_000, "no JSON"),
     ],
 )

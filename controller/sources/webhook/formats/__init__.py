@@ -32,7 +32,7 @@ from controller.sources.webhook.formats import (
     s3,
     standard_webhooks,
 )
-from controller.sources.webhook.formats.base import Format
+from controller.sources.webhook.formats.delivery import Format
 
 FORMATS: Mapping[str, Format] = MappingProxyType(
     {

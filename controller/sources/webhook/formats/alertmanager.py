@@ -8,7 +8,7 @@ It has no test button: an alert made by `amtool alert add` is an ordinary one. R
 from __future__ import annotations
 
 from controller.sources.webhook.formats.alerts import read_group
-from controller.sources.webhook.formats.base import Delivery, Foreign, Format, Read, attribute, shown
+from controller.sources.webhook.formats.delivery import Delivery, Foreign, Format, Read, attribute, shown
 
 
 def read(delivery: Delivery) -> Read:

@@ -13,7 +13,7 @@ from datetime import datetime
 
 from controller.core.model import EPISODE, EPISODE_EXPIRE, EPISODE_STATE, Json, NewEvent
 from controller.errors import InvalidInput
-from controller.sources.webhook.formats.base import (
+from controller.sources.webhook.formats.delivery import (
     Delivery,
     Read,
     attribute,

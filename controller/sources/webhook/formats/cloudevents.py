@@ -6,7 +6,7 @@ Its producers follow a specification that says what 400 and 415 mean, so what is
 from __future__ import annotations
 
 from controller.core import cloudevents
-from controller.sources.webhook.formats.base import Delivery, Format, Read
+from controller.sources.webhook.formats.delivery import Delivery, Format, Read
 
 
 def read(delivery: Delivery) -> Read:

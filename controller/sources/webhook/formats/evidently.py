@@ -20,7 +20,7 @@ from collections.abc import Iterable, Mapping
 
 from controller.core.model import Json, NewEvent
 from controller.errors import InvalidInput
-from controller.sources.webhook.formats.base import (
+from controller.sources.webhook.formats.delivery import (
     Delivery,
     Foreign,
     Format,

@@ -12,7 +12,7 @@ from dataclasses import replace
 from controller.core import mapping as mappings
 from controller.core.model import EPISODE, EPISODE_EXPIRE, NewEvent
 from controller.errors import InvalidInput
-from controller.sources.webhook.formats.base import Delivery, Format, Read
+from controller.sources.webhook.formats.delivery import Delivery, Format, Read
 
 #: Headers that are the caller's proof, and nobody else's business.
 PROOFS = frozenset({"authorization", "proxy-authorization", "cookie"})

@@ -18,7 +18,7 @@ from controller.core.conditions import Pattern
 from controller.core.model import Json, NewEvent
 from controller.errors import InvalidInput
 from controller.ports import Reply
-from controller.sources.webhook.formats.base import (
+from controller.sources.webhook.formats.delivery import (
     Delivery,
     Foreign,
     Format,

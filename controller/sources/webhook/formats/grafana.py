@@ -12,7 +12,7 @@ from dataclasses import replace
 
 from controller.core.model import TEST_EVENT, NewEvent
 from controller.sources.webhook.formats.alerts import read_group
-from controller.sources.webhook.formats.base import Delivery, Foreign, Format, Read, shown
+from controller.sources.webhook.formats.delivery import Delivery, Foreign, Format, Read, shown
 
 
 def read(delivery: Delivery) -> Read:

@@ -20,7 +20,7 @@ from controller.core import strict_json
 from controller.core.model import Json, NewEvent
 from controller.errors import InvalidInput
 from controller.ports import Reply, Request
-from controller.sources.webhook.formats.base import (
+from controller.sources.webhook.formats.delivery import (
     Delivery,
     Foreign,
     Format,

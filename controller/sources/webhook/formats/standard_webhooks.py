@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from controller.core.model import NewEvent
 from controller.errors import InvalidInput
-from controller.sources.webhook.formats.base import Delivery, Foreign, Format, Read, attribute, instant
+from controller.sources.webhook.formats.delivery import Delivery, Foreign, Format, Read, attribute, instant
 
 
 def read(delivery: Delivery) -> Read:
