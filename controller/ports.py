@@ -206,7 +206,10 @@ class Taken:
 
 
 class PushSource(Protocol):
-    """A source that others call, at `/hooks/{source}`."""
+    """A source that others call, at `/hooks/{source}`.
+
+    It may have `max_bytes`: the largest body it takes, 1 MiB when it does not say.
+    """
 
     Options: ClassVar[type[BaseModel]]
 

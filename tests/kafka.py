@@ -111,6 +111,11 @@ class KafkaBroker:
 
     def stop(self) -> None:
         """End the broker and remove its folder; safe to repeat."""
+        self.shut_down()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def shut_down(self) -> None:
+        """End the broker in order; its records stay."""
         process = self.process
         for number in (signal.SIGTERM, signal.SIGKILL):
             if process is None or process.poll() is not None:
@@ -118,7 +123,16 @@ class KafkaBroker:
             process.send_signal(number)
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(STOP_SECONDS)
-        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def damage(self, topic: str, old: bytes, new: bytes, *, partition: int = 0) -> None:
+        """Replace bytes in the log of a partition, as a broken disk does; the broker is started anew for that."""
+        assert len(old) == len(new)
+        self.shut_down()
+        segment = self.folder / "data" / f"{topic}-{partition}" / "00000000000000000000.log"
+        content = segment.read_bytes()
+        assert content.count(old) == 1
+        segment.write_bytes(content.replace(old, new))
+        self.restart()
 
     def _wait_until_ready(self) -> None:
         assert self.process is not None

@@ -18,6 +18,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from controller.api.gather import Gatherer
 from controller.api.intake import ClientGone, grant, read_body
 from controller.api.ports import Intake, Log
 from controller.api.problems import Answer, Refusal, answer, problem, problem_of
@@ -50,7 +51,7 @@ class Hooks:
     ) -> None:
         """`find` gives the source of a name; `refused` counts a request that was not taken, by source and reason."""
         self._find = find
-        self._inbox = inbox
+        self._inbox = Gatherer(inbox)
         self._clock = clock
         self._log = log
         self._refused = refused
@@ -106,7 +107,7 @@ class Hooks:
     async def _store(self, name: str, batch: Batch) -> Sequence[Receipt]:
         if not batch.events and not batch.dead and not batch.ledger:
             return ()
-        return await asyncio.wrap_future(self._inbox.put(name, batch))
+        return await self._inbox.put(name, batch)
 
     # ------------------------------------------------------------------------------------------- answers
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from controller.config import Config
@@ -44,7 +44,9 @@ from controller.engine.runtime import Runtime, Ticked
 from controller.errors import Conflict, StoreError
 from controller.store import Transaction
 
-BATCH = 500
+BATCH = 1000
+#: From so many events in a batch on, the next one is looked at ahead.
+BUSY = 100
 #: A level that could not be looked at is looked at again after this long.
 AFTER_A_BROKEN_LOOK = timedelta(hours=1)
 
@@ -56,12 +58,15 @@ class Evaluator:
 
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
+        self._is_busy = False
 
     def tick(self, now: datetime) -> Ticked:
         """Decide on a batch of waiting events and due timers."""
         try:
-            worked, next_at = self._batch(events=BATCH, timers=BATCH)
+            ahead = self._look_ahead() if self._is_busy else None
+            worked, next_at = self._batch(events=BATCH, timers=BATCH, ahead=ahead)
             again = worked >= BATCH
+            self._is_busy = worked >= BUSY
         except (StoreError, Conflict):
             raise
         except Exception as error:  # one bad event must not stop the others; it becomes a dead letter
@@ -69,16 +74,29 @@ class Evaluator:
             worked, next_at, again = self._one_by_one(), None, True
         return Ticked(worked=worked, again=again, next_at=next_at)
 
-    def _batch(self, *, events: int, timers: int) -> tuple[int, datetime | None]:
+    def _look_ahead(self) -> _Ahead:
+        """Read the next events, and find out which policies refuse them at once, while others write.
+
+        It costs a snapshot of its own, so it pays only when there is much to do. Nobody else decides, so what is pending stays so.
+        """
+        config = self._runtime.config
+        with self._runtime.store.reading() as tx:
+            pending = tx.events.pending(BATCH)
+        return _Ahead(config, pending, [_glance(self._runtime, event) for event in pending])
+
+    def _batch(self, *, events: int, timers: int, ahead: _Ahead | None = None) -> tuple[int, datetime | None]:
         """Decide on so many events and timers; return how many there were, and when the next timer is due."""
+        if ahead is not None and ahead.config is not self._runtime.config:
+            ahead = None  # a reload came in between
         # The numbers it takes are fenced by the term themselves, so the transaction need not ask twice.
         with self._runtime.store.transaction("decide", fenced=False) as tx:
-            pending = tx.events.pending(events) if events else []
+            pending = ahead.events if ahead is not None else tx.events.pending(events) if events else []
+            glances = ahead.glances if ahead is not None else [_glance(self._runtime, event) for event in pending]
             next_at = tx.policies.next_due()
             due = tx.policies.due(tx.now, timers) if timers and next_at is not None and next_at <= tx.now else []
             sitting = _Sitting(self._runtime, tx, pending, numbers=len(pending) + len(due))
-            for event in pending:
-                sitting.hear(event)
+            for event, glance in zip(pending, glances, strict=True):
+                sitting.hear(event, glance)
             for model, policy, key in due:
                 sitting.look(model, policy, key)
             sitting.close()
@@ -174,6 +192,40 @@ class Evaluator:
                 tx.policies.drop_state(model, name, key)  # a window that was counted under another `on`
 
 
+@dataclass(frozen=True, slots=True)
+class _Glance:
+    """What can be said of an event without asking the store."""
+
+    #: (model, policy, stage) of each policy that does not let it pass, for a reason that stands in the event alone.
+    refused: Sequence[tuple[str, str, str]]
+    #: The other policies that it may concern.
+    others: Sequence[Policy]
+
+
+@dataclass(frozen=True, slots=True)
+class _Ahead:
+    """The next events, looked at before the transaction that decides on them."""
+
+    config: Config
+    events: Sequence[Event]
+    glances: Sequence[_Glance]
+
+
+def _glance(runtime: Runtime, event: Event) -> _Glance:
+    refused, others = [], []
+    for policy in runtime.index.candidates(event):
+        stage = None
+        if not _reads_champion(policy):
+            labels = runtime.config.models[policy.model].labels
+            scope = event_scope(event, model=policy.model, labels=labels, champion=None)
+            stage = refused_at(policy, event, scope)
+        if stage is None:
+            others.append(policy)
+        else:
+            refused.append((policy.model, policy.name, stage))
+    return _Glance(refused, others)
+
+
 class _Sitting:
     """One transaction of deciding: what was looked up in it, and what it concluded."""
 
@@ -198,7 +250,7 @@ class _Sitting:
         #: Whether an episode was opened, which is to be given up some day.
         self.opened_episodes = False
 
-    def hear(self, event: Event) -> None:
+    def hear(self, event: Event, glance: _Glance) -> None:
         """Decide on one event."""
         seq = self._number()
         self._decided.append((event.id, seq))
@@ -210,7 +262,9 @@ class _Sitting:
         episode = None if mark is None else self._episodes.hear(event, mark)
         if mark is not None and episode is not None and mark.state == "resolved":
             self._let_go(episode, event, seq)
-        for policy in self._runtime.index.candidates(event):
+        for refused in glance.refused:
+            self._refused[refused] += 1
+        for policy in glance.others:
             self._ask(policy, event, seq, episode)
 
     def look(self, model: str, name: str, key: str) -> None:
@@ -273,10 +327,6 @@ class _Sitting:
         spec = self._config.models[policy.model]
         champion = self._champion(policy.model) if _reads_champion(policy) else None
         scope = event_scope(event, model=policy.model, labels=spec.labels, champion=champion)
-        refused = refused_at(policy, event, scope)
-        if refused is not None:
-            self._refused[policy.model, policy.name, refused] += 1
-            return
         selection = select(policy, event, scope, episode=episode)
         if selection.outcome == "skip":
             self._refused[policy.model, policy.name, selection.trace[-1].stage] += 1

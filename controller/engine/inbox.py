@@ -22,6 +22,7 @@ from controller.engine.runtime import Runtime, Ticked
 from controller.errors import ControllerError, InvalidInput, StoreBusy
 from controller.ports import Batch
 from controller.store import Transaction
+from controller.store.intake import Prepared, prepare
 
 #: Most events that one transaction stores, beyond a single larger batch.
 GROUP = 1000
@@ -91,8 +92,10 @@ class Inbox:
         return Ticked(worked=len(group), again=bool(self._waiting))
 
     def _commit(self, group: Sequence[_Waiting]) -> list[list[Receipt]]:
+        now = self._runtime.clock.now()
+        prepared = [self._prepare(waiting, now) for waiting in group]  # before others are kept from writing
         with self._runtime.store.transaction("inbox", fenced=False) as tx:
-            receipts = [self._store(tx, waiting) for waiting in group]
+            receipts = [self._store(tx, *each) for each in zip(group, prepared, strict=True)]
             self._note_repeats(tx, group, receipts)
             buried = self._burial.store(tx, _dead_letters(group))
         self._burial.tell(buried)
@@ -152,10 +155,16 @@ class Inbox:
             self._count -= weight
         return group
 
-    def _store(self, tx: Transaction, waiting: _Waiting) -> list[Receipt]:
+    def _prepare(self, waiting: _Waiting, now: datetime) -> Prepared | None:
+        if not waiting.batch.events:
+            return None
         spec = self._runtime.config.sources.get(waiting.origin)
         domain = spec.dedup_domain if spec is not None else None
-        receipts = tx.events.add(waiting.origin, waiting.batch.events, domain=domain) if waiting.batch.events else []
+        return prepare(waiting.origin, waiting.batch.events, domain=domain, ids=self._runtime.ids, now=now)
+
+    @staticmethod
+    def _store(tx: Transaction, waiting: _Waiting, prepared: Prepared | None) -> list[Receipt]:
+        receipts = [] if prepared is None else tx.events.insert(prepared)
         if waiting.batch.ledger:
             tx.events.remember(waiting.origin, waiting.batch.ledger)
         return receipts

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
+from controller.clock import Ids
 from controller.core import states
 from controller.core.model import EVENT_ID, Event, Json, LedgerEntry, NewEvent, Receipt
 from controller.store import bulk, dialect, schema
@@ -38,6 +40,42 @@ def identity_of(origin: str, source: str, source_id: str, salt: int = 0) -> int:
     return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "big", signed=True)
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Prepared:
+    """Events as they will be stored: made before the transaction, because on SQLite nobody else writes while one is open."""
+
+    origin: str
+    domain: str | None
+    events: Sequence[NewEvent]
+    #: When they were received.
+    at: datetime
+    ids: Sequence[str]
+    rows: Sequence[bulk.Row]
+
+
+def prepare(
+    origin: str, events: Sequence[NewEvent], *, domain: str | None, ids: Ids, now: datetime, salt: int = 0
+) -> Prepared:
+    """Return events as they will be stored."""
+    made = ids.make_many(EVENT_ID, len(events))
+    named = domain or origin
+    rows: list[bulk.Row] = [
+        (
+            id_,
+            identity_of(named, event.source, event.source_id, salt),
+            event.source,
+            event.source_id,
+            event.type,
+            event.subject,
+            bulk.to_stored(event.time or now),
+            None if event.data is None else dialect.dump_json(event.data),
+            dialect.dump_json(dict(event.extensions)) if event.extensions else "{}",
+        )
+        for id_, event in zip(made, events, strict=True)
+    ]
+    return Prepared(origin=origin, domain=domain, events=events, at=now, ids=made, rows=rows)
+
+
 class EventRows:
     """Events and the ledger, within one transaction."""
 
@@ -49,54 +87,42 @@ class EventRows:
 
         `domain` stands in for the origin in the identity, when several sources share one.
         """
-        receipts: list[Receipt | None] = [None] * len(events)
-        waiting = {
-            position: identity_of(domain or origin, event.source, event.source_id)
-            for position, event in enumerate(events)
-        }
-        salt = 0
-        while waiting:
-            collided = self._add_new(origin, events, waiting, receipts)
-            salt += 1
-            waiting = {
-                position: identity_of(domain or origin, events[position].source, events[position].source_id, salt)
-                for position in collided
-            }
-        return [receipt for receipt in receipts if receipt is not None]
-
-    def _add_new(
-        self,
-        origin: str,
-        events: Sequence[NewEvent],
-        waiting: Mapping[int, int],
-        receipts: list[Receipt | None],
-    ) -> list[int]:
-        """Insert what is new, fill in receipts, and return the positions whose digest belongs to another event."""
-        ids = self._tx.ids.make_many(EVENT_ID, len(waiting))
-        rows = [
-            self._row(id_, identity, events[position])
-            for id_, (position, identity) in zip(ids, waiting.items(), strict=True)
-        ]
-        inserted = bulk.insert_events(self._tx.connection, origin, self._tx.now, rows)
-        if inserted is None:
-            for position, id_ in zip(waiting, ids, strict=True):
-                receipts[position] = Receipt(event_id=id_, duplicate=False)
+        if not events:
             return []
-        duplicates = []
-        for (position, identity), id_ in zip(waiting.items(), ids, strict=True):
-            if id_ in inserted:
-                receipts[position] = Receipt(event_id=id_, duplicate=False)
-            else:
-                duplicates.append((position, identity))
-        known = self._known([identity for _, identity in duplicates])
+        return self.insert(prepare(origin, events, domain=domain, ids=self._tx.ids, now=self._tx.now))
+
+    def insert(self, prepared: Prepared, *, salt: int = 0) -> list[Receipt]:
+        """Store events that were prepared; see `add`."""
+        inserted = bulk.insert_events(self._tx.connection, prepared.origin, prepared.at, prepared.rows)
+        if inserted is None:
+            return [Receipt(event_id=id_, duplicate=False) for id_ in prepared.ids]
+        identities = [row[1] for row in prepared.rows]
+        known = self._known([each for id_, each in zip(prepared.ids, identities, strict=True) if id_ not in inserted])
+        receipts: list[Receipt | None] = []
         collided = []
-        for position, identity in duplicates:
-            event, row = events[position], known[identity]
-            if (row.source, row.source_id) == (event.source, event.source_id):
-                receipts[position] = Receipt(event_id=row.id, duplicate=True)
-            else:
+        for position, (id_, identity) in enumerate(zip(prepared.ids, identities, strict=True)):
+            event = prepared.events[position]
+            row = known.get(identity)
+            if id_ in inserted:
+                receipts.append(Receipt(event_id=id_, duplicate=False))
+            elif row is not None and (row.source, row.source_id) == (event.source, event.source_id):
+                receipts.append(Receipt(event_id=row.id, duplicate=True))
+            else:  # another event has this digest
                 collided.append(position)
-        return collided
+                receipts.append(None)
+        if collided:
+            events = [prepared.events[position] for position in collided]
+            again = prepare(
+                prepared.origin,
+                events,
+                domain=prepared.domain,
+                ids=self._tx.ids,
+                now=prepared.at,
+                salt=salt + 1,
+            )
+            for position, receipt in zip(collided, self.insert(again, salt=salt + 1), strict=True):
+                receipts[position] = receipt
+        return [receipt for receipt in receipts if receipt is not None]
 
     def _known(self, identities: Sequence[int]) -> dict[int, Any]:
         found = {}
@@ -105,19 +131,6 @@ class EventRows:
             for row in self._tx.execute(_IDENTITY.where(_event.c.identity.in_(some))):
                 found[row.identity] = row
         return found
-
-    def _row(self, id_: str, identity: int, event: NewEvent) -> bulk.Row:
-        return (
-            id_,
-            identity,
-            event.source,
-            event.source_id,
-            event.type,
-            event.subject,
-            bulk.to_stored(event.time or self._tx.now),
-            None if event.data is None else dialect.dump_json(event.data),
-            dialect.dump_json(dict(event.extensions)) if event.extensions else "{}",
-        )
 
     def pending(self, limit: int) -> list[Event]:
         """Return events nobody decided on yet, oldest first."""

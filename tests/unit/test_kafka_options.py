@@ -35,7 +35,7 @@ def test_a_password_is_in_no_repr() -> None:
 
 
 @pytest.mark.parametrize(
-    ("wrong", "reason"),
+    "wrong, reason",
     [
         ({"topics": []}, "at least 1 item"),
         ({"topics": ["a", "a"]}, "is there twice"),

@@ -22,7 +22,7 @@ def ours(offset: int, topic_id: str | None = A) -> Position:
 
 
 @pytest.mark.parametrize(
-    ("mine", "groups", "topic_id", "on_gap", "offset", "gap", "halted"),
+    "mine, groups, topic_id, on_gap, offset, gap, halted",
     [
         pytest.param(None, None, A, "fail", 5, None, False, id="neither: start"),
         pytest.param(ours(7), 9, A, "fail", 7, None, False, id="ours wins"),
@@ -117,9 +117,17 @@ def test_what_was_asked_of_one_partition_counts_before_what_was_asked_of_all() -
 
 
 @pytest.mark.parametrize(
-    ("to", "at", "offset"),
-    [("earliest", None, 5), ("latest", None, 10), ("7", None, 7), ("1", None, 5), ("99", None, 10)]
-    + [("2026-01-01T00:00:00Z", 8, 8), ("2026-01-01T00:00:00Z", None, 10), ("2026-01-01T00:00:00Z", 2, 5)],
+    "to, at, offset",
+    [
+        ("earliest", None, 5),
+        ("latest", None, 10),
+        ("7", None, 7),
+        ("1", None, 5),
+        ("99", None, 10),
+        ("2026-01-01T00:00:00Z", 8, 8),
+        ("2026-01-01T00:00:00Z", None, 10),
+        ("2026-01-01T00:00:00Z", 2, 5),
+    ],
 )
 def test_a_place_is_found_within_the_log(to: str, at: int | None, offset: int) -> None:
     assert resolve(to, Bounds(5, 10), at) == offset
