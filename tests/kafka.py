@@ -406,6 +406,8 @@ def _write_properties(broker: KafkaBroker) -> None:
         "ssl.truststore.type": "PEM",
         "ssl.truststore.location": folder / "ca.pem",
         "log.dirs": folder / "data",
+        # Tests write records with old timestamps, which must not be swept away meanwhile.
+        "log.retention.ms": -1,
         "auto.create.topics.enable": "false",
         "offsets.topic.num.partitions": 1,
         "offsets.topic.replication.factor": 1,

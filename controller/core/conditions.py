@@ -8,8 +8,9 @@ Names that do not exist are errors when it is loaded; data that lacks a field is
 from __future__ import annotations
 
 import fnmatch
+import operator
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
@@ -106,6 +107,8 @@ class Expression:
     _loops: bool = field(default=False, compare=False)
     #: The paths it reads, shortest first; None when that cannot be told from its text.
     _paths: tuple[tuple[str, ...], ...] | None = field(default=None, compare=False)
+    #: The comparisons that it consists of; None when it is more than that.
+    _comparisons: tuple[_Comparison, ...] | None = field(default=None, compare=False)
 
     @classmethod
     def load(cls, source: str, *, variables: Sequence[str]) -> Expression:
@@ -121,10 +124,15 @@ class Expression:
         _refuse_unknown("variable", used, variables)
         named = {name for name in references["functions"] if name[0].isalpha()}
         _refuse_unknown("function", named, sorted(FUNCTIONS))
-        return cls(source, frozenset(used), bool(bound), None if bound else _paths_read(code, used))
+        paths = None if bound else _paths_read(code, used)
+        return cls(source, frozenset(used), bool(bound), paths, _comparisons(source))
 
     def evaluate(self, scope: Scope) -> Any:
         """Return the expression's value in `scope`; raises `ExpressionError` when the data does not allow it."""
+        if self._comparisons is not None:
+            answer = _compare_all(self._comparisons, scope.values)
+            if answer is not None:
+                return answer
         try:
             if self._loops:
                 scope.check_lists(self.variables)
@@ -142,6 +150,68 @@ class Expression:
             shown = shown if len(shown) <= 80 else f"{shown[:77]}…"
             raise ExpressionError(f"{self.source!r} gave {shown}, which is neither true nor false")
         return value
+
+
+@dataclass(frozen=True, slots=True)
+class _Comparison:
+    """A field of the data against a literal: `event.data.share > 0.3`."""
+
+    path: tuple[str, ...]
+    compare: Callable[[Any, Any], bool]
+    literal: float | str
+
+
+_COMPARE: Mapping[str, Callable[[Any, Any], bool]] = {
+    "<": operator.lt,
+    "<=": operator.le,
+    ">": operator.gt,
+    ">=": operator.ge,
+    "==": operator.eq,
+    "!=": operator.ne,
+}
+_TERM = re.compile(
+    r"\s*(?P<path>[a-z]+(?:\.[A-Za-z_]\w*)+)\s*(?P<sign><=|>=|<|>|==|!=)\s*"
+    r"(?:(?P<number>-?\d{1,15}(?:\.\d{1,15})?)|'(?P<single>[^'\"\\&]*)'|\"(?P<double>[^'\"\\&]*)\")\s*"
+)
+
+
+def _comparisons(source: str) -> tuple[_Comparison, ...] | None:
+    """Return the comparisons of an expression that is nothing but these, joined by `&&`; most policies' `when` is.
+
+    They are answered here, in a tenth of the time that it takes to convert the data for CEL. Whatever is not a number against a number or
+    a text against a text (a field that is missing, another type) is left to CEL, and with it every error.
+    """
+    found = []
+    for term in source.split("&&"):
+        match = _TERM.fullmatch(term)
+        if match is None:
+            return None
+        number = match["number"]
+        text = match["single"] if match["single"] is not None else match["double"]
+        if number is None and match["sign"] not in ("==", "!="):
+            return None
+        literal: float | str = text if number is None else float(number)
+        found.append(_Comparison(tuple(match["path"].split(".")), _COMPARE[match["sign"]], literal))
+    return tuple(found)
+
+
+def _compare_all(comparisons: tuple[_Comparison, ...], values: Mapping[str, Json]) -> bool | None:
+    """Return whether all are true; None when only CEL can say."""
+    for comparison in comparisons:
+        found: Json = values
+        for name in comparison.path:
+            if type(found) is not dict or name not in found:
+                return None
+            found = found[name]
+        kind = type(found)
+        literal = comparison.literal
+        if kind is int and type(literal) is float:
+            found = float(found)
+        elif kind is not type(literal):
+            return None
+        if not comparison.compare(found, literal):
+            return False
+    return True
 
 
 class Scope:

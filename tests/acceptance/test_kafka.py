@@ -117,6 +117,7 @@ def test_kill_9_of_daemon_and_broker_under_load(there: Installation, kafka_broke
                 kafka_broker.restart()
         there.start()
         there.wait(lambda: len(stored(there)) >= sent, what="all records")
+        there.wait_ready()
     finally:
         kafka_broker.restart()
 

@@ -372,6 +372,7 @@ def configuration(bootstrap: str) -> dict[str, Any]:
                 "bootstrap_servers": [bootstrap],
                 "topics": [TOPIC],
                 "group_id": "campaign",
+                "instance_id": "campaign",
             },
             "alerts": {"type": "webhook", "format": "alertmanager", "verify": {"bearer": "file:bearer"}},
             "landing": {"type": "files", "path": "landing", "include": ["*.csv"], "settle": "0s"},

@@ -173,6 +173,8 @@ class ConfluentClient:
         except KafkaException as error:
             raise Trouble(f"the client failed: {_text(error)}") from error
         for message in messages:
+            if broken and Partition(message.topic() or "", message.partition()) in broken:
+                continue  # the library goes on behind what it could not read: that would pass it over
             failure = message.error()
             if failure is not None:
                 self._failed(message, failure, out_of_range, broken)
@@ -190,8 +192,8 @@ class ConfluentClient:
             )
         self._advance(records)
         changes, self._changes = self._changes, []
-        for partition in (*out_of_range, *broken):
-            self._at.pop(partition, None)
+        if out_of_range or broken:
+            self.stop({*out_of_range, *broken})
         return Polled(records=records, changes=changes, out_of_range=out_of_range, broken=broken)
 
     def _advance(self, records: Sequence[Record]) -> None:
@@ -208,7 +210,7 @@ class ConfluentClient:
         if code in _OUT_OF_RANGE and partition in self._at:
             out_of_range.add(partition)
         elif code in _BROKEN and partition in self._at:
-            broken[partition] = f"what lies at offset {self._at[partition]} cannot be read: {error.str()}"
+            broken[partition] = f"what lies at offset {message.offset()} cannot be read: {error.str()}"
         elif code in _REFUSALS or error.fatal():
             raise Trouble(f"the broker refuses us: {error.str()}")
         # Everything else, such as a topic that is not there yet, goes on by itself.
@@ -265,16 +267,22 @@ class ConfluentClient:
         return {Partition(each.topic, each.partition): each.offset for each in found if each.offset >= 0}
 
     def bounds(self, partitions: Sequence[Partition]) -> Mapping[Partition, Bounds]:
+        bounds = {}
         with self._asking():
-            return {
-                each: Bounds(*self._consumer.get_watermark_offsets(TopicPartition(*each), timeout=REQUEST_SECONDS))
-                for each in partitions
-            }
+            for each in partitions:
+                found = self._consumer.get_watermark_offsets(TopicPartition(*each), timeout=REQUEST_SECONDS)
+                if found is None:  # so it says that the time was over
+                    raise KafkaException(KafkaError(KafkaError._TIMED_OUT))
+                bounds[each] = Bounds(*found)
+        return bounds
 
     def offsets_at(self, partitions: Sequence[Partition], milliseconds: int) -> Mapping[Partition, int]:
         asked = [TopicPartition(*each, milliseconds) for each in partitions]
         with self._asking():
             found = self._consumer.offsets_for_times(asked, timeout=REQUEST_SECONDS)
+            for each in found:
+                if each.error is not None:
+                    raise KafkaException(each.error)
         return {Partition(each.topic, each.partition): each.offset for each in found if each.offset >= 0}
 
     def topics(self) -> Mapping[str, Topic]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import logging
+import re
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
@@ -31,7 +32,7 @@ from controller.sources.kafka.client import (
     Topic,
     Trouble,
 )
-from controller.sources.kafka.reach import diagnose, tls_context
+from controller.sources.kafka.reach import diagnose, tls_context, unreachable
 
 _REQUEST_MS = int(REQUEST_SECONDS * 1000)
 _REFUSALS = (
@@ -43,6 +44,10 @@ _REFUSALS = (
     errors.InconsistentGroupProtocolError,
     errors.GroupMaxSizeReachedError,
 )
+
+
+#: How the library names the batch that it could not read.
+_PARTITION = re.compile(r"TopicPartition\(topic='([^']+)', partition=(\d+)\) at offset (\d+)")
 
 
 class PythonClient:
@@ -64,6 +69,9 @@ class PythonClient:
         self._admin: Any = None
         #: What the library made inside: a constructor of its that fails leaves a thread behind.
         self._connections: list[Any] = []
+        # The library tries for long, leaves sockets open, and does not say why.
+        if (reason := unreachable(settings)) is not None:
+            raise Trouble(reason)
         options = settings.options
         session = int(options.session_timeout.total_seconds() * 1000)
         try:
@@ -106,7 +114,8 @@ class PythonClient:
             "bootstrap_servers": list(self._options.bootstrap_servers),
             "client_id": f"retrain-{self._settings.name}",
             "kafka_client": self._connection,
-            "bootstrap_timeout_ms": _REQUEST_MS,
+            # One that accepts and never answers must not keep it from the next.
+            "bootstrap_timeout_ms": min(30_000, _REQUEST_MS * len(self._options.bootstrap_servers)),
             "request_timeout_ms": _REQUEST_MS,
             "reconnect_backoff_ms": 100,
             "reconnect_backoff_max_ms": 2000,
@@ -155,7 +164,7 @@ class PythonClient:
         except errors.LogTruncationError as error:
             out_of_range = self._silence(error.divergent_offsets)
         except (errors.CorruptRecordError, errors.UnsupportedCodecError, ValueError, AssertionError) as error:
-            broken = self._find_broken(error)
+            broken = self._broken(error)
         except _REFUSALS as error:
             raise Trouble(f"the broker refuses us: {error}") from error
         except errors.KafkaError as error:
@@ -178,26 +187,14 @@ class PythonClient:
             self._active -= partitions
         return partitions
 
-    def _find_broken(self, error: Exception) -> dict[Partition, str]:
-        """Find the partition whose next batch cannot be read: the library does not say which."""
-        with self._lock:
-            suspects = sorted(self._active)
-        for partition in suspects:
-            self._consumer.pause(*(TopicPartition(*each) for each in suspects if each != partition))
-            theirs = TopicPartition(*partition)
-            self._consumer.resume(theirs)
-            position = self._consumer.position(theirs, timeout_ms=_REQUEST_MS)
-            try:
-                self._consumer.poll(timeout_ms=1000, max_records=1)
-            except (errors.CorruptRecordError, errors.UnsupportedCodecError, ValueError, AssertionError) as again:
-                self._silence([theirs])
-                self.resume()
-                return {partition: f"what lies at offset {position} cannot be read: {again}"}
-            finally:
-                if partition in self._active and position is not None:
-                    self._consumer.seek(theirs, position)  # what this look took is delivered later
-        self.resume()
-        raise Trouble(f"a batch cannot be read: {error}") from error
+    def _broken(self, error: Exception) -> dict[Partition, str]:
+        """Silence the partition whose next batch cannot be read: polled again, kafka-python 3.0 would loop forever over it."""
+        named = _PARTITION.search(str(error))
+        partition = Partition(named[1], int(named[2])) if named is not None else None
+        if partition is None or partition not in self._owned:
+            raise Trouble(f"a batch cannot be read: {error}") from error
+        self._silence([partition])
+        return {partition: f"what lies at offset {named[3] if named else '?'} cannot be read: {error}"}
 
     def stop(self, partitions: AbstractSet[Partition]) -> None:
         with contextlib.suppress(errors.IllegalStateError, KeyError):

@@ -72,27 +72,23 @@ class Decoder:
         kept: dict[str, Json] = {"kafkatopic": topic, "kafkapartition": partition, "kafkaoffset": offset}
         if key is not None:
             kept["partitionkey"] = _text(key)[:_KEPT]
-        try:
-            time = None if timestamp is None or timestamp < 0 else datetime.fromtimestamp(timestamp / 1000, UTC)
-        except (ValueError, OverflowError, OSError):
-            time = None  # a log can hold any number; then the time of receipt counts
         content_type, attributes = _headers(headers, kept) if headers else ("", None)
         if value is not None and len(value) > self._max_bytes:
             raise InvalidInput(f"{len(value):,} bytes, at most {self._max_bytes:,} are taken")
         if attributes and self._takes_cloudevents:
             structured = content_type[:23].lower() == "application/cloudevents"
             if not structured and ("id" in attributes or "type" in attributes or value is None):
+                time = None if "time" in attributes else _instant(timestamp)
                 return cloudevents.binary(
                     attributes, content_type, value or b"", time=time, extensions=kept, max_bytes=self._max_bytes
                 )
         if value is None:
-            return self._tombstone(record, time, kept, topic_id) if self._options.tombstones == "event" else None
+            return self._tombstone(record, kept, topic_id) if self._options.tombstones == "event" else None
         if not value:
             raise InvalidInput("the value is empty")
         if content_type[:23].lower() == "application/cloudevents" and self._takes_cloudevents:
             cloudevents.refuse_format(content_type)
-            body = strict_json.parse(value, max_bytes=self._max_bytes)
-            return cloudevents.structured(body, time=time, extensions=kept, max_bytes=self._max_bytes)
+            return self._structured(strict_json.parse(value, max_bytes=self._max_bytes), timestamp, kept)
         body = strict_json.parse(value, max_bytes=self._max_bytes)
         if self._takes_cloudevents and (self._mapping is None or _is_cloudevent(body)):
             if self._mapping is None and not (isinstance(body, dict) and "specversion" in body):
@@ -101,8 +97,13 @@ class Decoder:
                     + ("" if self._options.format == "cloudevents" else ", and there is no mapping"),
                     hint="a mapping says how it becomes an event",
                 )
-            return cloudevents.structured(body, time=time, extensions=kept, max_bytes=self._max_bytes)
-        return self._mapped(record, body, time, kept, topic_id)
+            return self._structured(body, timestamp, kept)
+        return self._mapped(record, body, kept, topic_id)
+
+    def _structured(self, body: Json, timestamp: int | None, kept: Mapping[str, Json]) -> NewEvent:
+        said = isinstance(body, dict) and body.get("time") is not None
+        time = None if said else _instant(timestamp)
+        return cloudevents.structured(body, time=time, extensions=kept, max_bytes=self._max_bytes)
 
     def _mapped(
         self, record: Record, body: Json, time: datetime | None, kept: dict[str, Json], topic_id: str | None

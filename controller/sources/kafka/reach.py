@@ -27,12 +27,23 @@ def tls_context(settings: Settings) -> ssl.SSLContext | None:
     return context
 
 
+def unreachable(settings: Settings) -> str | None:
+    """Return why none of the brokers can be connected to; None when one can."""
+    reasons = []
+    for server in settings.options.bootstrap_servers:
+        reason = _look(server, settings)
+        if reason is None:
+            return None
+        reasons.append(f"{server}: {reason}")
+    return f"no broker can be reached: {'; '.join(reasons)}"
+
+
 def diagnose(settings: Settings) -> str:
-    """Return what is wrong with the first broker at which something is; of all brokers none answered."""
+    """Return what is wrong, when a client only says that no broker answered."""
+    reason = unreachable(settings)
+    if reason is not None:
+        return reason
     servers = settings.options.bootstrap_servers
-    reasons = [f"{server}: {reason}" for server in servers if (reason := _look(server, settings))]
-    if len(reasons) == len(servers):
-        return f"no broker can be reached: {'; '.join(reasons)}"
     security = settings.options.security
     if security.sasl is not None:
         return (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -241,3 +242,36 @@ def test_converting_only_what_is_read_changes_nothing(data: Any, source: str) ->
     full._contexts = {("x",): full.context_of(None), ("y",): full.context_of(None), None: full.context_of(None)}  # type: ignore[dict-item]
 
     assert evaluated(Scope(values)) == evaluated(full)
+
+
+NUMBERS = st.sampled_from(["0.3", "1", "-2.5", "0", "1000000", "0.30000000000000004", "-0.0", "1.0"])
+TEXTS = st.sampled_from(["'a'", '"a"', "''", "'x y'"])
+TERMS = st.builds(
+    "{} {} {}".format,
+    st.sampled_from(["event.data.a", "event.data.b.a", "event.subject", "model.name", "champion.metrics.a"]),
+    st.sampled_from(["<", "<=", ">", ">=", "==", "!="]),
+    NUMBERS | TEXTS,
+)
+
+
+@given(
+    terms=st.lists(TERMS, min_size=1, max_size=3),
+    a=JSON | st.sampled_from([0.3, 1, 1.0, -0.0, 10**30, 2**53 + 1, "a", True]),
+    b=JSON | st.fixed_dictionaries({"a": st.sampled_from([1, "a", None])}),
+    champion=st.sampled_from([None, {"metrics": {"a": 1}}]),
+)
+def test_a_comparison_without_cel_is_the_one_that_cel_makes(terms: list[str], a: Any, b: Any, champion: Any) -> None:
+    """Expressions that are only comparisons give what CEL gives, whatever the data holds, and its errors where it has some."""
+    source = " && ".join(terms)
+    values = {"event": {"data": {"a": a, "b": b}, "subject": "a"}, "model": {"name": "x y"}, "champion": champion}
+    quick = Expression.load(source, variables=VARIABLES)
+    slow = replace(quick, _comparisons=None)
+
+    assert evaluated(quick, values) == evaluated(slow, values)
+
+
+def evaluated(expression: Expression, values: dict[str, Any]) -> object:
+    try:
+        return expression.evaluate(Scope(values))
+    except ExpressionError as error:
+        return error.message
