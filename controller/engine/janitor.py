@@ -18,6 +18,8 @@ from controller.engine.runtime import Runtime, Ticked
 
 #: Artifacts are looked through this often.
 EVERY = timedelta(minutes=10)
+#: … and when it is rung, at most this often.
+SHORTEST = timedelta(seconds=1)
 #: Episodes that one transaction gives up.
 BATCH = 500
 
@@ -29,17 +31,22 @@ class Janitor:
 
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
-        self._artifacts_at: datetime | None = None
+        self._looked_at: datetime | None = None
 
     def tick(self, now: datetime) -> Ticked:
-        """Give up episodes whose time is over; now and then remove artifacts that are no longer kept, from the state directory only."""
+        """Give up episodes whose time is over, and remove artifacts that are no longer kept, from the state directory only.
+
+        It is rung for both; a storm of alerts must not have it look through the artifacts for each.
+        """
         given_up, expires_at = self._expire_episodes(now)
-        if (
-            self._artifacts_at is None or not now < self._artifacts_at <= now + EVERY
-        ):  # also after the clock was set back
+        looked_at = self._looked_at
+        if looked_at is None or not looked_at <= now < looked_at + SHORTEST:  # also after the clock was set back
             self._remove_artifacts()
-            self._artifacts_at = now + EVERY
-        next_at = self._artifacts_at if expires_at is None else min(self._artifacts_at, expires_at)
+            self._looked_at = now
+            artifacts_at = now + EVERY
+        else:
+            artifacts_at = looked_at + SHORTEST
+        next_at = artifacts_at if expires_at is None else min(artifacts_at, expires_at)
         return Ticked(worked=given_up, again=given_up >= BATCH, next_at=next_at)
 
     def _expire_episodes(self, now: datetime) -> tuple[int, datetime | None]:

@@ -105,9 +105,7 @@ class Decoder:
         time = None if said else _instant(timestamp)
         return cloudevents.structured(body, time=time, extensions=kept, max_bytes=self._max_bytes)
 
-    def _mapped(
-        self, record: Record, body: Json, time: datetime | None, kept: dict[str, Json], topic_id: str | None
-    ) -> list[NewEvent]:
+    def _mapped(self, record: Record, body: Json, kept: dict[str, Json], topic_id: str | None) -> list[NewEvent]:
         assert self._mapping is not None  # noqa: S101 - the options require it
         events = mapping.read(
             self._mapping,
@@ -118,18 +116,16 @@ class Decoder:
             key=None if record.key is None else _text(record.key),
             topic=record.topic,
         )
-        return [_completed(event, time, kept) for event in events]
+        return [_completed(event, record.timestamp, kept) for event in events]
 
-    def _tombstone(
-        self, record: Record, time: datetime | None, kept: dict[str, Json], topic_id: str | None
-    ) -> NewEvent:
+    def _tombstone(self, record: Record, kept: dict[str, Json], topic_id: str | None) -> NewEvent:
         key = None if record.key is None else _text(record.key)[:_KEPT]
         return NewEvent(
             source=f"/kafka/{record.topic}",
             source_id=self._identity(record, topic_id),
             type=TOMBSTONE,
             subject=key or None,
-            time=time,
+            time=_instant(record.timestamp),
             data=None,
             extensions=kept,
         )
@@ -184,6 +180,16 @@ class Decoder:
         return [] if found is None else [found] if isinstance(found, NewEvent) else found
 
 
+def _instant(timestamp: int | None) -> datetime | None:
+    """Return a record's time; a log can hold any number, and for one that is no instant the time of receipt counts."""
+    if timestamp is None or timestamp < 0:
+        return None
+    try:
+        return datetime.fromtimestamp(timestamp / 1000, UTC)
+    except (ValueError, OverflowError, OSError):
+        return None
+
+
 def _is_cloudevent(body: Json) -> bool:
     return isinstance(body, dict) and all(name in body for name in _ATTRIBUTES)
 
@@ -222,13 +228,13 @@ def _texts(headers: Sequence[tuple[str, bytes | None]]) -> Mapping[str, str]:
     return {_clean(name).lower(): _text(raw) for name, raw in headers[:_MAX_HEADERS] if raw is not None}
 
 
-def _completed(event: NewEvent, time: datetime | None, kept: Mapping[str, Json]) -> NewEvent:
+def _completed(event: NewEvent, timestamp: int | None, kept: Mapping[str, Json]) -> NewEvent:
     return NewEvent(
         source=event.source,
         source_id=event.source_id,
         type=event.type,
         subject=event.subject,
-        time=event.time or time,
+        time=event.time or _instant(timestamp),
         data=event.data,
         extensions={**kept, **event.extensions},
     )
