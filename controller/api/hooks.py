@@ -49,7 +49,10 @@ class Hooks:
         log: Log,
         refused: Callable[[str, str], None],
     ) -> None:
-        """`find` gives the source of a name; `refused` counts a request that was not taken, by source and reason."""
+        """`find` gives the source of a name, and raises `RetryLater` for one that does not run now.
+
+        `refused` counts a request that was not taken, by source and reason.
+        """
         self._find = find
         self._inbox = Gatherer(inbox)
         self._clock = clock
@@ -65,7 +68,10 @@ class Hooks:
 
     async def _answer(self, scope: Any, receive: Any) -> Answer:
         name, slash, rest = scope["path"][len(PREFIX) :].partition("/")
-        source = self._find(name)
+        try:
+            source = self._find(name)
+        except RetryLater as error:
+            return self._refuse(name, error)
         if source is None:
             self._say("", "unknown", path=repr(scope["path"][:100]))
             return problem(404, "there is no such hook", hint="retrainctl sources lists them")

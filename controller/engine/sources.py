@@ -18,7 +18,7 @@ from controller.core.model import Json
 from controller.engine.inbox import Inbox
 from controller.engine.runtime import Runtime
 from controller.engine.ticker import Ticker
-from controller.errors import Conflict, ControllerError, NotFound
+from controller.errors import Conflict, ControllerError, NotFound, RetryLater
 from controller.plugins import guarded, load
 from controller.ports import Batch, PushSource, SourceContext, StreamSource
 from controller.retry import backoff
@@ -146,8 +146,14 @@ class Sources:
         return list(self._running)
 
     def pushed(self, name: str) -> PushSource | None:
-        """Return the source that serves `/hooks/{name}`; None when there is none."""
+        """Return the source that serves `/hooks/{name}`; None when there is none.
+
+        Raises `RetryLater` for one that is configured but does not run now, at the start or during a reload: its callers must come again,
+        and what is answered with 404 they would drop.
+        """
         running = self._running.get(name)
+        if running is None and name in self._runtime.config.sources:
+            raise RetryLater(f"source {name!r} does not run now", after_seconds=1)
         return cast(PushSource, running.source) if running is not None and running.shape == "push" else None
 
     def get(self, name: str) -> Any:

@@ -199,6 +199,7 @@ class Stream(Producer):
                 "linger.ms": 5,
                 "message.timeout.ms": int(SETTLE * 1000),
                 "reconnect.backoff.max.ms": 500,
+                "log_level": 2,  # a broker that is killed is what this is about
             }
         )
         super()._run()
