@@ -99,7 +99,7 @@ def test_kill_9_between_the_database_and_the_broker(
 
 
 @pytest.mark.crash
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(300)
 def test_kill_9_of_daemon_and_broker_under_load(there: Installation, kafka_broker: KafkaBroker) -> None:
     """The daemon is killed again and again, the broker once: what was acknowledged is stored, each once."""
     topic = kafka_broker.create_topic()
@@ -110,7 +110,7 @@ def test_kill_9_of_daemon_and_broker_under_load(there: Installation, kafka_broke
             there.start()
             produce(kafka_broker, topic, range(sent, sent + 100))
             sent += 100
-            there.wait(lambda least=sent - 60: len(stored(there)) >= least, what="some of the records")
+            there.wait(lambda least=sent - 60: len(stored(there)) >= least, what="some of the records", seconds=150)
             there.kill()
             if turn == 2:
                 kafka_broker.kill()

@@ -12,7 +12,10 @@ from __future__ import annotations
 import argparse
 import http.client
 import json
+import os
 import random
+import shutil
+import signal
 import socket
 import sys
 import tempfile
@@ -293,10 +296,23 @@ def play(
         disturb(installation, broker, choose, kills=kills, restarts=restarts, pace=pace)
         for producer in producers:
             producer.stop()
-        return settle(installation, tally, kills=kills, restarts=restarts)
+        outcome = settle(installation, tally, kills=kills, restarts=restarts)
+        if outcome.problems and (kept := os.environ.get("RETRAIN_KEEP")):
+            keep_evidence(installation, Path(kept) / f"ingest-{seed}")
+        return outcome
     finally:
         installation.close()
         broker.stop()
+
+
+def keep_evidence(installation: Installation, folder: Path) -> None:
+    """Copy what a campaign that went wrong left behind, with what the daemon says of its sources and where its threads are."""
+    said = [installation.ask("GET", f"/v1/sources/{name}").body for name in ("bus", "alerts", "landing")]
+    if installation.process is not None:
+        installation.process.send_signal(signal.SIGUSR1)
+        time.sleep(1)
+    shutil.copytree(installation.folder, folder, ignore=shutil.ignore_patterns("landing", "*.sock"))
+    (folder / "sources.json").write_text(json.dumps(said, indent=1))
 
 
 def disturb(

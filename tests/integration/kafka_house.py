@@ -19,7 +19,7 @@ from tests.kafka import KafkaBroker
 
 CLIENTS = ("kafka-python", "confluent")
 #: A shared machine stalls now and then.
-PATIENCE = 30.0
+PATIENCE = 50.0
 
 
 def cloud_event(number: int, **more: Any) -> bytes:
@@ -96,9 +96,11 @@ class House:
 
     def wait(self, condition: Callable[[], Any], *, what: str = "the source") -> Any:
         """Wait until the condition holds."""
-        return wait_until(
-            condition, timeout=PATIENCE, what=f"{what}; complaints: {self.inbox.complaints}, events: {self.ids()[-20:]}"
-        )
+        try:
+            return wait_until(condition, timeout=PATIENCE, what=what)
+        except AssertionError as error:
+            error.add_note(f"complaints: {self.inbox.complaints}, last events: {self.ids()[-20:]}")
+            raise
 
     def wait_ids(self, *numbers: int) -> None:
         """Wait until exactly these events are stored, in whatever order."""

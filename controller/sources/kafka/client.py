@@ -16,6 +16,8 @@ from controller.sources.kafka.options import KafkaOptions
 
 #: How long one question to the broker may take.
 REQUEST_SECONDS = 5.0
+#: A member that does not poll for so long leaves the group; we poll at least every few seconds, also while the store is busy.
+MAX_POLL_MS = 60_000
 
 
 class Partition(NamedTuple):

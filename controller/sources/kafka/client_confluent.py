@@ -17,6 +17,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, TopicCollectio
 from confluent_kafka.admin import AdminClient
 
 from controller.sources.kafka.client import (
+    MAX_POLL_MS,
     REQUEST_SECONDS,
     Bounds,
     Change,
@@ -84,7 +85,7 @@ class ConfluentClient:
             "allow.auto.create.topics": False,
             "session.timeout.ms": session,
             "heartbeat.interval.ms": min(3000, session // 3),
-            "max.poll.interval.ms": max(300_000, session),
+            "max.poll.interval.ms": max(MAX_POLL_MS, session),
             "check.crcs": True,
             # Bounds what lies in memory.
             "queued.max.messages.kbytes": 16 << 10,

@@ -22,6 +22,7 @@ from kafka.net.compat import KafkaNetClient
 from kafka.structs import OffsetAndMetadata
 
 from controller.sources.kafka.client import (
+    MAX_POLL_MS,
     REQUEST_SECONDS,
     Bounds,
     Change,
@@ -85,6 +86,7 @@ class PythonClient:
                 allow_auto_create_topics=False,
                 session_timeout_ms=session,
                 heartbeat_interval_ms=min(3000, session // 3),
+                max_poll_interval_ms=max(MAX_POLL_MS, session),
                 max_poll_records=options.max_poll_records,
                 # Bounds what lies in memory: a batch may be inflated many times when it is read.
                 fetch_max_bytes=16 << 20,
@@ -115,7 +117,7 @@ class PythonClient:
             "client_id": f"retrain-{self._settings.name}",
             "kafka_client": self._connection,
             # One that accepts and never answers must not keep it from the next.
-            "bootstrap_timeout_ms": min(30_000, _REQUEST_MS * len(self._options.bootstrap_servers)),
+            "bootstrap_timeout_ms": _REQUEST_MS if len(self._options.bootstrap_servers) == 1 else 6 * _REQUEST_MS,
             "request_timeout_ms": _REQUEST_MS,
             "reconnect_backoff_ms": 100,
             "reconnect_backoff_max_ms": 2000,

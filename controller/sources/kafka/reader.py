@@ -41,6 +41,8 @@ class Reader:
         self.halt = threading.Event()
         #: What ended it, when that is a bug.
         self.error: BaseException | None = None
+        #: When it last came around, by the monotonic clock.
+        self.turned_at = context.clock.monotonic()
         #: For people; replaced as a whole.
         self.facts: Mapping[str, Json] = {}
         self.decoder = Decoder(options, self._topic_id)
@@ -75,6 +77,7 @@ class Reader:
         """Read until `halt` is set; a broker that is away is waited for."""
         failures = 0
         while not self.halt.is_set():
+            self.turned_at = self._context.clock.monotonic()
             try:
                 self._connected()
             except (Trouble, RetryLater) as trouble:
@@ -116,7 +119,7 @@ class Reader:
 
     def _turn(self) -> None:
         self._finish()
-        now = self._context.clock.monotonic()
+        now = self.turned_at = self._context.clock.monotonic()
         if now >= self._look_at:
             self._look_again(now)
         if (

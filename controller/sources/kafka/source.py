@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 import threading
+import traceback
 from collections.abc import Mapping, Sequence
 
 from controller.core.model import DeadLetter, Json, LedgerEntry, NewEvent
-from controller.errors import InvalidInput, StoreBusy
+from controller.errors import InvalidInput, RetryLater, StoreBusy
 from controller.ports import Batch, SourceContext, Stop
 from controller.sources.kafka import positions
 from controller.sources.kafka.decode import Decoder
@@ -18,6 +20,8 @@ _TAKE_SECONDS = 0.1
 #: What the reader gets to leave the group in order; one that a broker holds up ends by itself later, and can store nothing.
 _LEAVE_SECONDS = 0.8
 _LONGEST_WAIT_SECONDS = 1.0
+#: Every question to the brokers ends much sooner: a client that is silent for so long hangs, and is replaced.
+_HUNG_SECONDS = 90.0
 
 
 class KafkaSource:
@@ -40,6 +44,8 @@ class KafkaSource:
             while not stop.is_set():
                 if reader.error is not None:
                     raise reader.error
+                if self._context.clock.monotonic() - reader.turned_at > _HUNG_SECONDS:
+                    raise self._hung(thread)
                 work = desk.take(_TAKE_SECONDS)
                 if work is not None:
                     desk.finish(work, stored=self._store(work, stop))
@@ -48,6 +54,15 @@ class KafkaSource:
             thread.join(_LEAVE_SECONDS)
             if thread.is_alive():
                 self._context.log.info("kafka.slow_leave", source=self._context.name)
+
+    def _hung(self, thread: threading.Thread) -> RetryLater:
+        """Note where the client hangs, and return what makes the controller start this source anew."""
+        frame = sys._current_frames().get(thread.ident or 0)  # noqa: SLF001 - there is no other way to ask
+        where = "".join(traceback.format_stack(frame)[-6:]) if frame is not None else ""
+        self._context.log.error("kafka.client_hangs", source=self._context.name, where=where)
+        return RetryLater(
+            f"the {self._options.client} client has not come back for {_HUNG_SECONDS:g} s; it is replaced"
+        )
 
     def _store(self, work: Work, stop: Stop) -> bool:
         """Store work, however long the store is busy; False when it was given up: the group took it away, or we stop."""
