@@ -62,7 +62,7 @@ campaign: $(STAMP)  ## the long campaigns: every crash point on both databases, 
 	$(BIN)/python tests/campaign/crash_matrix.py
 	$(BIN)/python tests/campaign/demo_kills.py --kills $(KILLS) --log docs/campaigns/demo-kills.txt
 	$(BIN)/python tests/campaign/ingest_kills.py --kills $(KILLS) --log docs/campaigns/ingest-kills.txt
-	$(BIN)/python tests/campaign/ingest_kills.py --kills $(KILLS) --database postgresql --log docs/campaigns/ingest-kills.txt
+	$(BIN)/python tests/campaign/ingest_kills.py --kills $(KILLS) --database postgresql --client confluent --log docs/campaigns/ingest-kills.txt
 
 bench-latency: $(STAMP)  ## event to launched job, measured
 	$(BIN)/python benchmarks/latency.py

@@ -274,7 +274,14 @@ class Outcome:
 
 
 def play(
-    folder: Path, *, kills: int, restarts: int, seed: int, database: str | None = None, pace: float = 2.0
+    folder: Path,
+    *,
+    kills: int,
+    restarts: int,
+    seed: int,
+    database: str | None = None,
+    client: str = "kafka-python",
+    pace: float = 2.0,
 ) -> Outcome:
     """Let producers send while the daemon is killed `kills` times and the broker `restarts` times, at random."""
     choose = random.Random(seed)
@@ -283,7 +290,7 @@ def play(
     broker = kafka.start()
     try:
         broker.create_topic(TOPIC, partitions=3)
-        installation.configure(configuration(broker.address()))
+        installation.configure(configuration(broker.address(), client))
         (installation.folder / "bearer").write_text(BEARER)
         (installation.folder / "bearer").chmod(0o600)
         installation.start()
@@ -375,7 +382,7 @@ def _as_sent(row: Any) -> Identity:
     return (row.origin, row.source, row.source_id)
 
 
-def configuration(bootstrap: str) -> dict[str, Any]:
+def configuration(bootstrap: str, client: str) -> dict[str, Any]:
     """Return an installation with every way in, and policies that are busy with all of them."""
     leaves = {
         "drift": {"type": "drift.*", "when": "event.data.share > 0.3"},
@@ -389,7 +396,8 @@ def configuration(bootstrap: str) -> dict[str, Any]:
                 "bootstrap_servers": [bootstrap],
                 "topics": [TOPIC],
                 "group_id": "campaign",
-                "instance_id": "campaign",
+                "session_timeout": "6s",
+                **({"client": "confluent", "instance_id": "campaign"} if client == "confluent" else {}),
             },
             "alerts": {"type": "webhook", "format": "alertmanager", "verify": {"bearer": "file:bearer"}},
             "landing": {"type": "files", "path": "landing", "include": ["*.csv"], "settle": "0s"},
@@ -421,14 +429,20 @@ def main() -> int:
         try:
             began = time.monotonic()
             outcome = play(
-                Path(name), kills=options.kills, restarts=options.restarts, seed=options.seed, database=database
+                Path(name),
+                kills=options.kills,
+                restarts=options.restarts,
+                seed=options.seed,
+                database=database,
+                client=options.client,
             )
         finally:
             if server is not None:
                 server.stop()
     verdict = "stored = acknowledged, each once, all decided" if not outcome.problems else "; ".join(outcome.problems)
     line = (
-        f"seed {options.seed}, {options.database}: {outcome.kills} kills of the daemon, {outcome.restarts} of the broker, "
+        f"seed {options.seed}, {options.database}, {options.client}: {outcome.kills} kills of the daemon, "
+        f"{outcome.restarts} of the broker, "
         f"{outcome.sent} sendings, {outcome.acknowledged} events acknowledged, {outcome.stored} stored, "
         f"{time.monotonic() - began:.0f} s: {verdict}"
     )
@@ -444,6 +458,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--kills", type=int, default=50)
     parser.add_argument("--restarts", type=int, default=5)
     parser.add_argument("--database", choices=["sqlite", "postgresql"], default="sqlite")
+    parser.add_argument("--client", choices=["kafka-python", "confluent"], default="kafka-python")
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(1_000_000))
     parser.add_argument("--log", help="append one line of the outcome to this file")
     return parser.parse_args()

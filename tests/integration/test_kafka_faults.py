@@ -320,7 +320,7 @@ def test_a_group_that_moves_on_while_the_store_is_busy(house: House) -> None:
 def test_the_same_member_comes_back_at_once(house: House) -> None:
     """With an `instance_id` a crashed member's partitions are not kept back until its session ends."""
     house.produce(1)
-    options = {"instance_id": house.topic, "session_timeout": "30s"}
+    options = {"client": "confluent", "instance_id": house.topic, "session_timeout": "30s"}
 
     class Died(Exception):
         pass

@@ -62,7 +62,8 @@ def test_a_password_is_in_no_repr() -> None:
         ({"security": {"protocol": "SASL_SSL", "sasl": {"password": "env:P"}}}, "username"),
         ({"security": {"protocol": "SASL_SSL", "sasl": {**_SASL, "password": "hunter2"}}}, "by reference"),
         ({"security": {"protocol": "SASL_SSL", "sasl": {**_SASL, "mechanism": "GSSAPI"}}}, "SCRAM-SHA-256"),
-        ({"instance_id": "a b"}, "pattern"),
+        ({"client": "confluent", "instance_id": "a b"}, "pattern"),
+        ({"instance_id": "a"}, "`instance_id` needs `client: confluent`"),
     ],
 )
 def test_what_does_not_fit_is_refused(wrong: dict[str, Any], reason: str) -> None:

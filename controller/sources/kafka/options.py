@@ -94,7 +94,8 @@ class KafkaOptions(PluginOptions):
         min_length=1,
         max_length=249,
         pattern=r"^[A-Za-z0-9._-]+$",
-        description="Static membership: after a crash the same member goes on at once; no two members may share it",
+        description="Static membership, with client confluent: after a crash the same member goes on at once; "
+        "no two members may share it",
     )
     refresh_every: Duration = Field(
         timedelta(seconds=30), description="How often new partitions and missing or re-created topics are looked for"
@@ -138,6 +139,13 @@ class KafkaOptions(PluginOptions):
         if not timedelta(milliseconds=200) <= value <= timedelta(hours=1):
             raise refusal("refresh_every lies between 200ms and 1h", hint="write 30s")
         return value
+
+    @model_validator(mode="after")
+    def _client_can_be_a_static_member(self) -> Self:
+        # With kafka-python a member that died while the brokers were away may come back to an assignment of nothing, and keep it.
+        if self.instance_id is not None and self.client != "confluent":
+            raise refusal("`instance_id` needs `client: confluent`", hint="leave it out, or shorten session_timeout")
+        return self
 
     @model_validator(mode="after")
     def _mapping_fits_the_format(self) -> Self:

@@ -30,6 +30,8 @@ _PATIENCE_SECONDS = 1.0
 #: How often offsets are committed to the group, and facts brought up to date.
 _EVERY_SECONDS = 1.0
 #: Brokers that are away for longer are connected to anew: a certificate or a password may have changed.
+#: A member without partitions is complained of after this long.
+_WITHOUT_PARTITIONS_SECONDS = 30.0
 _GIVE_UP_SECONDS = 30.0
 _FIRST_BACKOFF, _LONGEST_BACKOFF = timedelta(milliseconds=500), timedelta(seconds=5)
 
@@ -51,6 +53,8 @@ class Reader:
         self._desk = desk
         self._client: Client
         self._topics: dict[str, Topic] = {}
+        #: Monotonic seconds since when no partition is ours.
+        self._empty_since = self._context.clock.monotonic()
         self._halted: dict[Partition, str] = {}
         self._tombstones = 0
         self._forget_assignment()
@@ -140,6 +144,19 @@ class Reader:
             self._due_at = now + _EVERY_SECONDS
             self._commit()
             self._report()
+            self._watch_assignment(now)
+
+    def _watch_assignment(self, now: float) -> None:
+        """Complain when no partition is given to us for long: a group that is stuck looks like a quiet topic."""
+        if self._owned or not self._topics:
+            self._empty_since = now
+        waits = now - self._empty_since > _WITHOUT_PARTITIONS_SECONDS
+        topics = ", ".join(sorted(self._topics))
+        reason = (
+            f"no partition of {topics} has been given to this member of group {self._options.group_id!r} "
+            f"for {_WITHOUT_PARTITIONS_SECONDS:g} s: other members hold them all, or the group is stuck"
+        )
+        self._context.complain("assignment", reason if waits else None)
 
     def _read(self) -> Polled:
         if self._paused:
