@@ -14,6 +14,8 @@ import pytest
 
 from controller.errors import StoreBusy
 from controller.ports import Batch
+from controller.sources.kafka.client import Partition, Settings
+from controller.sources.kafka.connect import connect
 from controller.testing import run_until
 from tests import kafka
 from tests.integration.kafka_house import CLIENTS, House
@@ -246,6 +248,29 @@ def test_members_that_come_and_go_lose_nothing(house: House) -> None:
 
     assert not house.gaps()
     assert sum(house.position(partition) for partition in range(6)) == produced
+
+
+def test_a_join_that_takes_many_polls(house: House) -> None:
+    """A member that polls for a moment only gets its partitions all the same, also those that are added."""
+    settings = Settings(
+        options=house.source()._options, name="stream", base=house.base, password=None, uncommitted=print
+    )
+    member = connect(settings)
+    owned: set[Partition] = set()
+
+    def owns(count: int) -> bool:
+        for change in member.poll(0.001, 1).changes:
+            owned.update(change.partitions) if change.kind == "assigned" else owned.difference_update(change.partitions)
+        return len(owned) == count
+
+    try:
+        member.subscribe()
+        for count in (1, 2, 3, 4):
+            if count > 1:
+                house.broker.add_partitions(house.topic, count)
+            house.wait(lambda count=count: owns(count), what=f"{count} partitions")
+    finally:
+        member.close()
 
 
 @pytest.mark.timeout(120)

@@ -19,7 +19,7 @@ from uuid import UUID  # noqa: TID251 - only the form in which the broker's ids 
 
 from kafka import ConsumerRebalanceListener, KafkaAdminClient, KafkaConsumer, TopicPartition, errors
 from kafka.net.compat import KafkaNetClient
-from kafka.structs import OffsetAndMetadata
+from kafka.structs import MemberState, OffsetAndMetadata
 
 from controller.sources.kafka.client import (
     MAX_POLL_MS,
@@ -178,9 +178,19 @@ class PythonClient:
                     Record(each.topic, each.partition, each.offset, each.timestamp, each.key, each.value, each.headers)
                     for each in batch
                 ]
+        self._finish_joining()
         with self._lock:
             changes, self._changes = self._changes, []
         return Polled(records=records, changes=changes, out_of_range=out_of_range, broken=broken)
+
+    def _finish_joining(self) -> None:
+        """Keep the library at a join that was under way when its poll ended.
+
+        kafka-python 3.0 forgets such a join when new partitions were its only reason (`need_rejoin` compares with a snapshot that the join
+        itself has brought up to date), and then neither reads nor sends heartbeats any more.
+        """
+        if self._consumer.group_metadata().state == MemberState.REBALANCING:
+            self._consumer._coordinator.request_rejoin()  # noqa: SLF001 - nothing public does that without leaving the group
 
     def _silence(self, theirs: Any) -> frozenset[Partition]:
         partitions = frozenset(Partition(*each) for each in theirs) & self._owned
