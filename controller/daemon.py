@@ -51,6 +51,9 @@ SWEEP = timedelta(seconds=10)
 DEAD_AFTER = timedelta(seconds=60)
 #: But these wait for other people's programs, and read and remove artifacts of any size: a step of theirs may take longer.
 PATIENT_LOOPS = {"gatekeeper": timedelta(minutes=30), "janitor": timedelta(minutes=30), "outbox": timedelta(minutes=5)}
+#: Seconds after which Python's threads take turns. When little happens, a loop that works towards a start must not wait 5 ms, Python's own
+#: interval, for one that only tidies up; when so many events come that a tick decides on a crowd, every turn costs all of them.
+QUIET_SWITCH, CROWDED_SWITCH, CROWD = 0.0005, 0.005, 8
 #: Seconds between two beginnings of a tick that was rung for; an occasion that comes alone does not wait.
 SHORTEST_PERIODS = {"evaluator": 0.005}
 #: Exit codes, as in sysexits.h.
@@ -132,6 +135,8 @@ class LoopThread:
             self._failures = 0
             runtime.complaints.set("store", self.name, None)
             runtime.complaints.set(self.name, "tick", None)
+        if self.name == "evaluator":
+            sys.setswitchinterval(QUIET_SWITCH if ticked.worked < CROWD else CROWDED_SWITCH)
         if ticked.again:
             return 0.0
         wait = SWEEP
@@ -422,8 +427,7 @@ def main(arguments: list[str] | None = None) -> int:
     log = logger("retraind")
     arm_from_environment(dict(os.environ))
     faulthandler.register(signal.SIGUSR1)
-    # A loop that works towards a start must not wait 5 ms, Python's own interval, for one that only tidies up.
-    sys.setswitchinterval(0.0005)
+    sys.setswitchinterval(QUIET_SWITCH)
     try:
         config = load_config(options.config)
         daemon = Daemon(config)

@@ -89,6 +89,8 @@ class Pattern:
 
     def matches(self, value: str | None) -> bool:
         """Say whether the value fits; a missing value fits nothing."""
+        if value == self.text and "[" not in value:  # a glob fits itself, but for a set of signs
+            return True
         return value is not None and _compiled_glob(self.text)(value) is not None
 
 
