@@ -17,7 +17,7 @@ from controller.errors import InvalidInput
 from controller.ports import Batch
 
 #: Events that are handed over together, at most; a single larger request goes as it is.
-GROUP = 1000
+GROUP = 2000
 
 
 @dataclass(slots=True)

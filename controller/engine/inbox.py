@@ -25,7 +25,7 @@ from controller.store import Transaction
 from controller.store.intake import Prepared, prepare
 
 #: Most events that one transaction stores, beyond a single larger batch.
-GROUP = 1000
+GROUP = 2000
 #: Most events that may wait to be stored; more are refused, and their producers try again.
 WAITING = 20_000
 #: A store that refused is tried this often while no producer comes back.

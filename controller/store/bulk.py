@@ -27,7 +27,7 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 
 #: A statement of SQLite has so many rows at most; a batch is taken apart into powers of two, so that few statements are prepared.
-_MOST_ROWS = 512
+_MOST_ROWS = 1024
 
 _INSERT = "INSERT INTO event (id, identity, source, source_id, type, subject, time, data, extensions, origin, received_at, state) "
 _INSERT_POSTGRESQL = (
