@@ -37,7 +37,7 @@ from controller.store import Store
 from controller.testing import RecordingLog
 
 PER_FOLDER = 1_000
-#: What issue 4 asks for.
+#: The goals.
 SECONDS, RSS_GROWTH_MB = 60, 300
 _TICK_SECONDS = 0.01
 
