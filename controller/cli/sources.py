@@ -231,9 +231,9 @@ def _account(found: Row, now: datetime) -> Iterator[RenderableType]:
     )
     for label, text in _facts(found, now):
         if text:
-            yield Text(f"  {label:<12}{one_line(text)}")
+            yield Text(f"  {label:<13}{one_line(text)}")
     if found["payload"] is not None:
-        yield Text(f"  {'payload':<12}{ago(found['payload']['at'], now)}, secrets taken out", style="dim")
+        yield Text(f"  {'payload':<13}{ago(found['payload']['at'], now)}, secrets taken out", style="dim")
         lines = clean(found["payload"]["text"]).splitlines()
         yield from (Text(f"    {line}", style="dim") for line in lines[:20])
         if len(lines) > 20:
