@@ -194,7 +194,7 @@ def test_poison_of_one_source_does_not_hold_up_another(house: House) -> None:
         assert house.inbox.tick(house.now).worked
         ticks += 1
 
-    assert ticks == 4  # 1000 letters of 3 each, 300 in a batch, at most 1000 in a group
+    assert ticks == 2  # 1000 letters of 3 each, 300 in a batch, at most 2000 in a group
     assert all(answer.done() for answer in poison)
     house.settle()
     assert len(house.runs()) == 1

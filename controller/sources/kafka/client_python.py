@@ -33,7 +33,7 @@ from controller.sources.kafka.client import (
     Topic,
     Trouble,
 )
-from controller.sources.kafka.reach import diagnose, tls_context, unreachable
+from controller.sources.kafka.reach import answering, diagnose, tls_context, unreachable
 
 _REQUEST_MS = int(REQUEST_SECONDS * 1000)
 _REFUSALS = (
@@ -113,10 +113,9 @@ class PythonClient:
         """Return what the consumer and the admin client are both told."""
         security = self._options.security
         config: dict[str, Any] = {
-            "bootstrap_servers": list(self._options.bootstrap_servers),
+            "bootstrap_servers": answering(self._settings),
             "client_id": f"retrain-{self._settings.name}",
             "kafka_client": self._connection,
-            # One that accepts and never answers must not keep it from the next.
             "bootstrap_timeout_ms": _REQUEST_MS if len(self._options.bootstrap_servers) == 1 else 6 * _REQUEST_MS,
             "request_timeout_ms": _REQUEST_MS,
             "reconnect_backoff_ms": 100,

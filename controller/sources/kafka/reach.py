@@ -5,10 +5,13 @@ from __future__ import annotations
 import contextlib
 import socket
 import ssl
+import struct
 
 from controller.sources.kafka.client import Settings, Trouble
 
 _SECONDS = 2.0
+#: ApiVersions, version 0, which a broker answers before any login (Kafka protocol guide): length, key, version, number, no client id.
+_API_VERSIONS = struct.pack(">ihhih", 10, 18, 0, 1, -1)
 
 
 def tls_context(settings: Settings) -> ssl.SSLContext | None:
@@ -38,6 +41,17 @@ def unreachable(settings: Settings) -> str | None:
     return f"no broker can be reached: {'; '.join(reasons)}"
 
 
+def answering(settings: Settings) -> list[str]:
+    """Return the servers that answer as a broker does; all of them when there is only one, or when none does.
+
+    A client that begins with one that takes connections and stays silent may not come to the others for a minute.
+    """
+    servers = list(settings.options.bootstrap_servers)
+    if len(servers) == 1:
+        return servers
+    return [server for server in servers if _look(server, settings, ask=True) is None] or servers
+
+
 def diagnose(settings: Settings) -> str:
     """Return what is wrong, when a client only says that no broker answered."""
     reason = unreachable(settings)
@@ -53,7 +67,7 @@ def diagnose(settings: Settings) -> str:
     return f"{', '.join(servers)} took the connection and did not answer as a broker with {security.protocol} does"
 
 
-def _look(server: str, settings: Settings) -> str | None:
+def _look(server: str, settings: Settings, *, ask: bool = False) -> str | None:
     """Return what keeps us from a connection, None when there is one."""
     host, _, port = server.rpartition(":")
     host = host.strip("[]")
@@ -62,7 +76,11 @@ def _look(server: str, settings: Settings) -> str | None:
             connection = stack.enter_context(socket.create_connection((host, int(port)), timeout=_SECONDS))
             context = tls_context(settings)
             if context is not None:
-                stack.enter_context(context.wrap_socket(connection, server_hostname=host))
+                connection = stack.enter_context(context.wrap_socket(connection, server_hostname=host))
+            if ask:
+                connection.sendall(_API_VERSIONS)
+                if not connection.recv(4):
+                    return "it closed the connection"
     except ssl.SSLCertVerificationError as error:
         return f"its certificate is refused: {error.verify_message}"
     except TimeoutError:
