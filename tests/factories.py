@@ -30,12 +30,15 @@ from controller.core.model import (
     Run,
     Version,
 )
-from controller.core.policy import Debounce, Gate, Leaf, MaxAge, Objective, Policy, Retries, Training
+from controller.core.on import Leaf, MaxAge
+from controller.core.policy import Debounce, Gate, Objective, Policy, QuietHours, Retries, Training
 from controller.core.result import Result
 from controller.testing import ManualClock, SeededRandom
 
 #: Where the tests' time starts.
 NOON = datetime(2024, 3, 5, 12, tzinfo=UTC)
+#: Tuesday noon is inside; it ends at one o'clock.
+LUNCH = QuietHours(between="11:00-13:00", timezone="UTC")
 
 
 def at(instant: datetime = NOON, **offset: float) -> datetime:

@@ -6,7 +6,8 @@
 
 from __future__ import annotations
 
-from controller.config.build import models_from_normal_form, policy_from_normal_form, version_of
+from controller.config.build import models_from_normal_form, policy_from_normal_form
+from controller.config.build_policy import version_of
 from controller.config.check import check
 from controller.config.editors import json_schema
 from controller.config.init import write_initial

@@ -8,37 +8,22 @@ touching files or plugins. So a later release may add keys, with null as their d
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Collection, Mapping
 from datetime import timedelta
 from typing import Any
 
-from controller.config.schema import (
-    ConfigSection,
-    GateSection,
-    ModelSection,
-    OnSection,
-    PolicySection,
-    TrainSection,
-    iso_duration,
-)
-from controller.core.conditions import Pattern
+from controller.config.build_policy import build_policy, fill_on
+from controller.config.schema import ConfigSection, GateSection, ModelSection, TrainSection
 from controller.core.model import Json
 from controller.core.policy import (
     Approval,
     Candidate,
-    Concurrency,
-    Cooldown,
-    Debounce,
     Gate,
-    Leaf,
-    MaxAge,
     ModelSpec,
     Objective,
     Policy,
     PromoterSpec,
-    QuietHours,
     Retries,
     Training,
 )
@@ -53,7 +38,7 @@ def normal_form(section: ConfigSection) -> dict[str, Json]:
     for name, model in section.models.items():
         model_form = form["models"][name]
         for policy_name, policy in model.policies.items():
-            _fill_on(model_form["policies"][policy_name]["on"], policy.on)
+            fill_on(model_form["policies"][policy_name]["on"], policy.on)
         train_form = model_form["train"]
         train_form.update(model.train.options())  # as written, with any null
         train_form["params"] = dict(model.train.params)
@@ -62,12 +47,6 @@ def normal_form(section: ConfigSection) -> dict[str, Json]:
             for candidate, candidate_section in model.train.candidates.items()
         } or {DEFAULT_CANDIDATE: {"params": {}}}
     return form
-
-
-def version_of(form: Json) -> str:
-    """Return the version of a normal form: 16 hexadecimal digits of the SHA-256 of its canonical JSON."""
-    canonical = json.dumps(form, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-    return hashlib.sha256(canonical.encode()).hexdigest()[:16]
 
 
 def models_from_normal_form(form: Mapping[str, Json], *, only: Collection[str] | None = None) -> dict[str, ModelSpec]:
@@ -93,24 +72,12 @@ def build_models(section: ConfigSection, forms: Mapping[str, Json]) -> dict[str,
     return {name: _model(name, model, forms[name]) for name, model in section.models.items()}
 
 
-def _fill_on(form: dict[str, Json], on: OnSection) -> None:
-    if on.max_age is None:
-        form.setdefault("count", 1)
-    else:
-        form["again_after"] = iso_duration(on.again_after or _again_after(on.max_age))
-
-
-def _again_after(age: timedelta) -> timedelta:
-    """Return how long a level that fired stays disarmed, by default (design 5.1)."""
-    return age / 10
-
-
 def _model(name: str, section: ModelSection, form: Mapping[str, Json]) -> ModelSpec:
     return ModelSpec(
         name=name,
         labels=section.labels,
         policies={
-            policy: _policy(name, policy, policy_section, form["policies"][policy], section.train.concurrency)
+            policy: build_policy(name, policy, policy_section, form["policies"][policy], section.train.concurrency)
             for policy, policy_section in section.policies.items()
         },
         training=_training(section.train),
@@ -120,46 +87,6 @@ def _model(name: str, section: ModelSection, form: Mapping[str, Json]) -> ModelS
         notify=tuple(section.notify),
         keep_artifacts=section.keep_artifacts,
         after_rollback=section.after_rollback if isinstance(section.after_rollback, timedelta) else None,
-    )
-
-
-def _policy(
-    model: str,
-    name: str,
-    section: PolicySection,
-    form: Mapping[str, Json],
-    concurrency: Concurrency,
-) -> Policy:
-    debounce, cooldown, quiet = section.debounce, section.cooldown, section.quiet_hours
-    return Policy(
-        model=model,
-        name=name,
-        on=_on(section.on),
-        # The model's concurrency is part of what the chain decides by.
-        version=version_of({**form, "concurrency": concurrency}),
-        on_hash=version_of(form["on"]),
-        debounce=None if debounce is None else Debounce(quiet=debounce.quiet, max_wait=debounce.max_wait),
-        cooldown=None
-        if cooldown is None
-        else Cooldown(after=cooldown.after, period=cooldown.period, after_failure=cooldown.after_failure),
-        quiet_hours=None
-        if quiet is None
-        else QuietHours(between=quiet.between, timezone=quiet.timezone, days=tuple(quiet.days)),
-        concurrency=concurrency,
-    )
-
-
-def _on(section: OnSection) -> Leaf | MaxAge:
-    if section.max_age is not None:
-        return MaxAge(age=section.max_age, again_after=section.again_after or _again_after(section.max_age))
-    return Leaf(
-        source=section.source,
-        type=None if section.type is None else Pattern(section.type),
-        subject=None if section.subject is None else Pattern(section.subject),
-        when=section.when,
-        count=section.count or 1,
-        within=section.within,
-        by=section.by,
     )
 
 

@@ -20,7 +20,8 @@ from controller.config.records import Config, absolute
 from controller.core import template
 from controller.core.conditions import Expression, Pattern
 from controller.core.model import Json
-from controller.core.policy import Leaf, MaxAge, ModelSpec, Policy
+from controller.core.on import Leaf, MaxAge
+from controller.core.policy import ModelSpec, Policy
 from controller.errors import PluginError, Problem
 
 #: What the kernel takes as the path of a Unix socket.

@@ -19,7 +19,8 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import PydanticCustomError
 
 from controller import plugins
-from controller.config.build import build_models, normal_form, version_of
+from controller.config.build import build_models, normal_form
+from controller.config.build_policy import version_of
 from controller.config.files import read_files, with_defaults
 from controller.config.nearest import nearest_or_known
 from controller.config.problems import Findings, report, texts
@@ -32,9 +33,8 @@ from controller.config.schema import (
     ModelDefaults,
     SourceSection,
     TrainSection,
-    read_duration,
-    split_listen,
 )
+from controller.config.values import read_duration, split_listen
 from controller.config.yaml12 import Map, Seq, Word
 from controller.core import template
 from controller.core.model import CONTROLLER_ORIGIN, PERSON_ORIGIN, Json

@@ -24,7 +24,8 @@ from controller.core.chain import (
 from controller.core.conditions import Scope, event_scope
 from controller.core.episode import Episode
 from controller.core.model import Decision, Event, Trace
-from controller.core.policy import Concurrency, Leaf, MaxAge, Policy
+from controller.core.on import Leaf, MaxAge
+from controller.core.policy import Concurrency, Policy
 from controller.core.stages import CHAIN, SELECTING
 from controller.errors import ExpressionError
 

@@ -15,7 +15,8 @@ from controller.core.conditions import event_scope
 from controller.core.decide import Selection, select
 from controller.core.episode import Episode
 from controller.core.model import PERSON_ORIGIN, Champion, Event, Json
-from controller.core.policy import Leaf, ModelSpec, Policy
+from controller.core.on import Leaf
+from controller.core.policy import ModelSpec, Policy
 from controller.core.shapes import (
     DecisionShape,
     EpisodeShape,

@@ -13,7 +13,8 @@ from typing import Literal
 
 from controller.core.conditions import Pattern
 from controller.core.model import Event
-from controller.core.policy import Leaf, Policy
+from controller.core.on import Leaf
+from controller.core.policy import Policy
 
 #: Answers that are remembered, by origin and type; a producer that invents types cannot fill the memory.
 REMEMBERED = 4096

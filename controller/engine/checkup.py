@@ -12,7 +12,7 @@ from typing import Any
 
 from controller.core.examine import Known, examine, summarize
 from controller.core.model import TEST_EVENT, Json, NewEvent
-from controller.core.policy import Leaf
+from controller.core.on import Leaf
 from controller.core.source_shapes import EndpointShape, SeekShape, SourceShape, SourceSummary, StepReport, TestShape
 from controller.engine.acts import Acts
 from controller.engine.doctor import Doctor

@@ -14,6 +14,7 @@ from controller.config import Config, models_from_normal_form, plugin_options
 from controller.core.index import PolicyIndex
 from controller.core.model import Attempt, Champion, Run, Version
 from controller.core.policy import ModelSpec, Training
+from controller.engine.fresh import Fresh
 from controller.errors import GiveUp, NotFound
 from controller.plugins import guarded, load
 from controller.ports import (
@@ -133,6 +134,7 @@ class Runtime:
         self.owner = owner
         self.bells = Bells()
         self.complaints = Complaints()
+        self.fresh = Fresh()
         self._launchers: dict[str, Launcher] = {}
         self._promoters: dict[str, Promoter] = {}
         self._notifiers: dict[str, Notifier] = {}

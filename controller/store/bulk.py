@@ -36,12 +36,22 @@ _INSERT_POSTGRESQL = (
 )
 _THERE_SQLITE = "SELECT id FROM event WHERE id IN (SELECT value FROM json_each(?))"
 
+_WAITING = "SELECT id FROM event WHERE state = 'PENDING' ORDER BY id LIMIT "
+_WAITING_SQLITE = f"SELECT json_group_array(id) FROM ({_WAITING} ?)"  # noqa: S608 - constants
+
+_THESE_SQLITE = "FROM event WHERE id IN (SELECT value FROM json_each(?)) ORDER BY id"
+_THESE_POSTGRESQL = "FROM event WHERE id = ANY(%s::text[]) ORDER BY id"
+_SIZES_SQLITE = f"SELECT json_group_array(size) FROM (SELECT coalesce(length(data), 0) AS size {_THESE_SQLITE})"  # noqa: S608
+_SIZES_POSTGRESQL = f"SELECT coalesce(octet_length(data), 0) {_THESE_POSTGRESQL}"
 _COLUMNS = "id, origin, source, source_id, type, subject, time, received_at, data, extensions"
-_PENDING = f"SELECT {_COLUMNS} FROM event WHERE state = 'PENDING' ORDER BY id LIMIT "  # noqa: S608 - constants
-_PENDING_SQLITE = (
+_EVENTS_SQLITE = (
     "SELECT json_group_array(json_array(id, origin, source, source_id, type, subject, time, received_at, json(data), json(extensions))) "  # noqa: S608
-    f"FROM ({_PENDING} ?)"
+    f"FROM (SELECT {_COLUMNS} {_THESE_SQLITE})"
 )
+_EVENTS_POSTGRESQL = f"SELECT {_COLUMNS} {_THESE_POSTGRESQL}"
+
+#: So many characters of data are read at once, beyond a single larger event.
+MOST_TEXT = 32 << 20
 
 _MARK = "UPDATE event SET state = 'PROCESSED', decided_seq = "
 _MARK_POSTGRESQL = (
@@ -101,13 +111,33 @@ def insert_events(
     return set(connection.exec_driver_sql(_THERE_SQLITE, (ids,)).scalars())
 
 
-def pending_events(connection: sa.Connection, limit: int) -> list[Event]:
-    """Return events nobody decided on yet, oldest first."""
+def waiting_events(connection: sa.Connection, limit: int) -> list[str]:
+    """Return the ids of events nobody decided on yet, oldest first."""
     if connection.dialect.name == "postgresql":
-        rows = connection.exec_driver_sql(f"{_PENDING}{int(limit)}").all()
+        return list(connection.exec_driver_sql(f"{_WAITING}{int(limit)}").scalars())
+    found: list[str] = json.loads(connection.exec_driver_sql(_WAITING_SQLITE, (limit,)).scalar_one())
+    return found
+
+
+def read_events(connection: sa.Connection, ids: Sequence[str]) -> list[Event]:
+    """Return the events with these ids, which are in order: the first ones, as many as `MOST_TEXT` allows."""
+    if connection.dialect.name == "postgresql":
+        sizes = list(connection.exec_driver_sql(_SIZES_POSTGRESQL, (list(ids),)).scalars())
+        rows = connection.exec_driver_sql(_EVENTS_POSTGRESQL, (list(ids[: _fitting(sizes)]),)).all()
         return [_event(*[*row[:8], _from_json(row[8]), _from_json(row[9])]) for row in rows]
-    text = connection.exec_driver_sql(_PENDING_SQLITE, (limit,)).scalar_one()
+    sizes = json.loads(connection.exec_driver_sql(_SIZES_SQLITE, (json.dumps(ids),)).scalar_one())
+    text = connection.exec_driver_sql(_EVENTS_SQLITE, (json.dumps(ids[: _fitting(sizes)]),)).scalar_one()
     return [_event(*row) for row in json.loads(text)]
+
+
+def _fitting(sizes: Sequence[int]) -> int:
+    """Return how many of them, from the first on, are not too much together; at least one."""
+    total = 0
+    for count, size in enumerate(sizes):
+        total += size
+        if total > MOST_TEXT:
+            return max(count, 1)
+    return len(sizes)
 
 
 def mark_processed(connection: sa.Connection, decided: Sequence[tuple[str, int]], at: datetime) -> None:

@@ -11,7 +11,8 @@ import sqlalchemy as sa
 
 from controller.core.chain import ActiveRun, Facts, PolicyState
 from controller.core.model import DECISION_ID, Cause, Champion, Decision, Pause
-from controller.core.policy import MaxAge, Policy
+from controller.core.on import MaxAge
+from controller.core.policy import Policy
 from controller.core.states import ACTIVE_RUN_STATES
 from controller.store import dialect, schema
 from controller.store.rows import record

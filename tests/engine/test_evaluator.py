@@ -10,6 +10,8 @@ import pytest
 import sqlalchemy as sa
 
 from controller.engine import evaluator as evaluator_module
+from controller.engine import sitting as sitting_module
+from controller.store import bulk
 from controller.store import schema
 from tests.engine.house import House
 
@@ -117,14 +119,14 @@ def test_a_poison_event_is_a_dead_letter_and_the_others_go_on(house: House, monk
     """One event that cannot be decided stops nobody, and is kept whole with the reason."""
     for number in range(5):
         house.send(id=str(number))
-    real = evaluator_module.event_scope
+    real = sitting_module.event_scope
 
     def scope(event: Any, **more: Any) -> Any:
         if event.source_id == "2":
             raise RecursionError("a bug that only this event finds")
         return real(event, **more)
 
-    monkeypatch.setattr(evaluator_module, "event_scope", scope)
+    monkeypatch.setattr(sitting_module, "event_scope", scope)
     house.settle()
 
     assert [event.state for event in house.events()] == ["PROCESSED", "PROCESSED", "DEAD", "PROCESSED", "PROCESSED"]
@@ -456,3 +458,22 @@ def test_max_age_rearms_when_its_run_was_another_policys(make_house: MakeHouse) 
     house.advance(timedelta(days=1))
 
     assert [run.policy for run in house.runs()] == ["drift", "drift", "drift", "stale"]
+
+
+def test_events_too_large_to_be_read_together_are_decided_in_order(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What does not fit into memory at once waits for the next tick, which is asked for; none is passed over."""
+    monkeypatch.setattr(bulk, "MOST_TEXT", 100)
+    for number in range(5):
+        house.send(id=str(number), data={"share": 0.9, "padding": "x" * 40})
+    house.runtime.fresh.take(list(house.runtime.fresh._events))
+    worked = []
+
+    again = True
+    while again:
+        ticked = house.evaluator.tick(house.now)
+        again = ticked.again
+        worked.append(ticked.worked)
+
+    assert worked == [1, 1, 1, 1, 1]

@@ -21,7 +21,7 @@ from controller.core.chain import (
     to_micros,
 )
 from controller.core.model import Event
-from controller.core.policy import Leaf
+from controller.core.on import Leaf
 
 #: How far an event's own time may lie behind our receiving it.
 LATENESS = timedelta(hours=1)

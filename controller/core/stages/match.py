@@ -5,7 +5,8 @@ from __future__ import annotations
 from controller.core.chain import Answer, Question, Stage, passed, skipped
 from controller.core.conditions import Scope
 from controller.core.model import TEST_EVENT, Event
-from controller.core.policy import Leaf, Policy
+from controller.core.on import Leaf
+from controller.core.policy import Policy
 
 
 def ask(question: Question) -> Answer | None:

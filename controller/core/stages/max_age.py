@@ -16,7 +16,7 @@ from controller.core.chain import (
     passed,
     span,
 )
-from controller.core.policy import MaxAge
+from controller.core.on import MaxAge
 
 
 def ask(question: Question) -> Answer | None:

@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from controller.core.chain import Answer, Question, Stage, passed, skipped
 from controller.core.conditions import Expression, Scope
 from controller.core.model import Event, Json
-from controller.core.policy import Leaf, Policy
+from controller.core.on import Leaf
+from controller.core.policy import Policy
 
 #: A path, without the method that may be called on its end.
 _PATH = re.compile(r"\b(?:event|model|champion)(?:\.[A-Za-z_]\w*\b(?!\s*\())+")
