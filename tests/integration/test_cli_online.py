@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from typer.testing import CliRunner, Result
 from controller.cli.main import app
 from controller.store.store import Transaction
 from controller.testing.fakes import wait_until
-from tests.integration.test_api import GOOD, House, start  # noqa: F401 - a fixture
+from tests.integration.api_house import GOOD, House
 from tests.story import MODEL
 from tests.unit.test_cli import CONFIG
 
@@ -22,12 +22,12 @@ RUNNER = CliRunner()
 
 
 @pytest.fixture
-def house(start: Callable[..., House], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[House]:  # noqa: F811
+def house(start_api: Callable[..., House], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> House:
     for name in ("RETRAIN_CONFIG", "RETRAIN_URL", "RETRAIN_TOKEN"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "retrain.yaml").write_text(f"{CONFIG}http: {{socket: s.sock}}\nstore: sqlite:///retrain.db\n")
-    return start(socket_path=tmp_path / "s.sock")
+    return start_api(socket_path=tmp_path / "s.sock")
 
 
 def run(*arguments: str) -> Result:

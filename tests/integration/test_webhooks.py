@@ -28,6 +28,7 @@ from controller.ports import Batch, PluginOptions, PushSource, Reply, Request, T
 from controller.store.views import Views
 from controller.telemetry import configure_logs
 from controller.testing import ManualClock, MemoryInbox, RecordingLog, wait_until
+from tests.rawsocket import connect, everything, send_until_answered, trickle
 from tests.webhooks import TOKEN, Intake, content, mac, make_source, payload
 
 SHORT = Limits(header_seconds=0.3, body_seconds=0.4, keep_alive_seconds=1, connections_per_address=64)
@@ -71,7 +72,7 @@ class House:
 
     def raw(self) -> socket.socket:
         assert self.server.address is not None
-        return socket.create_connection(("127.0.0.1", self.server.address[1]), timeout=5)
+        return connect(self.server.address[1])
 
     def count(self, source: str, reason: str) -> float:
         return self.refused.labels(source, reason)._value.get()
@@ -135,20 +136,6 @@ def head(*lines: str, path: str = "/hooks/alerts", proof: bool = True) -> bytes:
     """Return the header of a request."""
     proofs = [f"{name}: {value}" for name, value in PROOF.items()] if proof else []
     return "\r\n".join([f"POST {path} HTTP/1.1", "host: x", *proofs, *lines, "", ""]).encode()
-
-
-def everything(client: socket.socket) -> bytes:
-    """Return what comes until the connection ends."""
-    parts = []
-    while True:
-        try:
-            part = client.recv(65536)
-        except ConnectionResetError:
-            break
-        if not part:
-            break
-        parts.append(part)
-    return b"".join(parts)
 
 
 # ------------------------------------------------------------------------------------------------------ good ones
@@ -353,18 +340,6 @@ def test_oversize_is_refused_before_it_is_read(house: House) -> None:
     assert house.count("alerts", "too_large") == 2
 
 
-def send_until_answered(client: socket.socket, piece: bytes) -> bytes:
-    try:
-        for _ in range(100):
-            client.sendall(piece)
-    except (BrokenPipeError, ConnectionResetError):
-        pass
-    try:
-        return client.recv(4096)
-    except ConnectionResetError:
-        return b"HTTP/1.1 413 (the answer was lost with the connection)"
-
-
 def test_the_limit_is_the_sources_own(house: House, client: httpx.Client) -> None:
     """Another source takes more."""
     assert client.post("/hooks/scripted", content=b"x" * (2 << 20)).status_code == 200
@@ -422,18 +397,7 @@ def test_trickling_a_body_does_not_help(start: Callable[..., House]) -> None:
     """The deadline is for the whole body, in pieces or not."""
     house = start(SHORT)
     with house.raw() as slow:
-        slow.settimeout(0.02)
-        slow.sendall(head("transfer-encoding: chunked"))
-        count, answer = 0, b""
-        while not answer and count < 400:
-            count += 1
-            try:
-                slow.sendall(b"1\r\n{\r\n")
-                answer = slow.recv(4096)
-            except TimeoutError:
-                continue
-            except (BrokenPipeError, ConnectionResetError):
-                break
+        answer, count = trickle(slow, head("transfer-encoding: chunked"), b"1\r\n{\r\n")
 
     assert answer.startswith(b"HTTP/1.1 408")
     assert count < 100
