@@ -231,6 +231,22 @@ class Run:
     stop_as: str | None
     #: When it entered AWAITING_APPROVAL.
     awaiting_since: datetime | None
+    #: Of the runs that wait for the same launcher, the higher goes first.
+    priority: int = 0
+    #: It is not started before this instant: the policy's jitter; None for at once.
+    not_before: datetime | None = None
+    #: What it counts for in a budget: as declared by the model when it was decided, as its result says afterwards.
+    cost: float = 1.0
+    #: How many runs of the cause chain lie before it; 0 when what led to it came from outside.
+    depth: int = 0
+    #: Whether it helped, one of `OUTCOMES`; None while nobody knows.
+    outcome: str | None = None
+    #: A sentence with values behind the outcome.
+    outcome_reason: str = ""
+
+
+#: What became of the signal that asked for a run, seen after its promotion.
+OUTCOMES = ("CURED", "NOT_CURED", "WORSE", "UNKNOWN")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

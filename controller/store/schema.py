@@ -11,6 +11,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql
 
 from controller.core import states
+from controller.core.model import OUTCOMES
 from controller.store.dialect import Instant, JsonText
 
 metadata = sa.MetaData(
@@ -350,9 +351,16 @@ run = sa.Table(
     _whole("epoch", null=True),
     _text("stop_as", null=True),
     _at("awaiting_since", null=True),
+    sa.Column("priority", sa.BigInteger, nullable=False, server_default="0"),
+    _at("not_before", null=True),
+    sa.Column("cost", sa.Double, nullable=False, server_default="1"),
+    sa.Column("depth", sa.BigInteger, nullable=False, server_default="0"),
+    _text("outcome", null=True),
+    sa.Column("outcome_reason", sa.Text, nullable=False, server_default=""),
     _legal_states(states.RUN),
     _finished_when_final(states.RUN),
     sa.CheckConstraint("stop_as IN ('CANCELLED', 'SUPERSEDED')", name="legal_stop"),
+    sa.CheckConstraint(f"outcome IN ({_words(OUTCOMES)})", name="legal_outcome"),
     sa.UniqueConstraint("decision_id"),
     sa.Index("ix_run_model_id", "model", "id"),
     sa.Index("ix_run_model_started_at", "model", "started_at"),

@@ -80,13 +80,13 @@ class RecordingLog:
         self.lines.append(("error", event, fields))
 
 
-def wait_until(condition: Callable[[], Any], *, timeout: float = 10.0, what: str = "") -> Any:
-    """Return the first true answer of `condition`, asked every few milliseconds; fail after `timeout` real seconds."""
+def wait_until(condition: Callable[[], Any], *, timeout: float = 10.0, pause: float = 0.005, what: str = "") -> Any:
+    """Return the first true answer of `condition`, asked with pauses between; fail after `timeout` real seconds."""
     clock = SystemClock()
     deadline = clock.monotonic() + timeout
-    pause = threading.Event()
+    never = threading.Event()
     while not (answer := condition()):
         if clock.monotonic() > deadline:
             raise AssertionError(f"waited {timeout:g} s in vain for {what or condition}; last answer {answer!r}")
-        pause.wait(0.005)
+        never.wait(pause)
     return answer

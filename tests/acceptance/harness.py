@@ -14,7 +14,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +25,7 @@ import yaml
 from controller.api.socketpath import reachable
 from controller.clock import Ids, SystemClock, system_random
 from controller.store import Store, schema
+from controller.testing import wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
 #: A shared machine stalls now and then.
@@ -97,7 +97,6 @@ class Installation:
             self.crashed = True
         elif process.returncode == _HELD and self._refusals < 50:
             self._refusals += 1
-            time.sleep(0.1)
         else:
             raise AssertionError(f"the daemon ended with {process.returncode}:\n{self.log()[-3000:]}")
         self.start()
@@ -198,12 +197,10 @@ class Installation:
 
     def wait(self, condition: Callable[[], Any], *, what: str, seconds: float = PATIENCE) -> Any:
         """Return the first true answer of `condition`; fail with the daemon's log after a while."""
-        deadline = time.monotonic() + seconds
-        while not (answer := condition()):
-            if time.monotonic() > deadline:
-                raise AssertionError(f"waited {seconds:g} s in vain for {what}\n{self.log()[-4000:]}")
-            time.sleep(_PAUSE)
-        return answer
+        try:
+            return wait_until(condition, timeout=seconds, pause=_PAUSE, what=what)
+        except AssertionError as error:
+            raise AssertionError(f"{error}\n{self.log()[-4000:]}") from error
 
     # ---------------------------------------------------------------------------------------------- database
 

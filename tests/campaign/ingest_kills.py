@@ -100,18 +100,22 @@ class Producer(ABC):
             self.failure = error
 
     def _send_until_acknowledged(self, number: int) -> None:
-        deadline = time.monotonic() + SETTLE
         times = 2 if self._choose.random() < AGAIN else 1
-        while times:
-            self._tally.sent += 1
-            identities = self._send(number)
-            if identities:
+
+        def acknowledged() -> bool:
+            nonlocal times
+            while times:
+                self._tally.sent += 1
+                identities = self._send(number)
+                if not identities:
+                    return False
                 self._tally.note(identities)
                 times -= 1
-            elif time.monotonic() > deadline:
-                raise AssertionError(f"{self.name}: event {number} was not acknowledged within {SETTLE:g} s")
-            else:
-                self._stop.wait(0.02) or time.sleep(0.02)
+            return True
+
+        self._installation.wait(
+            acknowledged, what=f"an acknowledgement of event {number} to {self.name}", seconds=SETTLE
+        )
 
     @abstractmethod
     def _send(self, number: int) -> list[Identity]:

@@ -354,7 +354,7 @@ def test_wrong_tokens_and_passwords_are_refused(
 
     assert error.message == "this hook does not know its caller"
     assert error.challenges == ('Bearer realm="retrain"', 'Basic realm="retrain", charset="UTF-8"')  # type: ignore[attr-defined]
-    assert str(inbox.notes["signature"]).startswith("refused: bearer: ")
+    assert str(inbox.notes["signature"]).startswith("refused: bearer scheme: ")
 
 
 def test_a_token_in_the_query_is_no_proof(door: WebhookSource) -> None:

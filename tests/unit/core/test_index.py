@@ -11,7 +11,7 @@ from controller.core.conditions import event_scope
 from controller.core.decide import select
 from controller.core.index import PolicyIndex
 from controller.core.model import Event
-from controller.core.policy import Leaf, MaxAge
+from controller.core.on import Leaf, MaxAge
 from tests.factories import make_event, make_leaf, make_max_age, make_policy
 
 INDEX = PolicyIndex(

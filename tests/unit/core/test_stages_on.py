@@ -8,7 +8,7 @@ import pytest
 
 from controller.core.chain import to_micros
 from controller.core.model import Event
-from controller.core.policy import Leaf, MaxAge
+from controller.core.on import Leaf, MaxAge
 from controller.core.stages import count, match, max_age, when
 from controller.errors import ExpressionError
 from tests.factories import (
