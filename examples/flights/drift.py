@@ -26,7 +26,7 @@ def measure(year: pd.DataFrame, *, month: int, reference: int) -> dict[str, Any]
     now = prepare(year[year["month"] == month])
     then = prepare(year[year["month"] == reference])
     features = [*CATEGORIES, *NUMBERS]
-    drifted = [name for name in features if _psi(then[name], now[name]) > DRIFTED_ABOVE]
+    drifted = [name for name in features if index_of(then[name], now[name]) > DRIFTED_ABOVE]
     return {
         "month": month,
         "reference": reference,
@@ -36,7 +36,8 @@ def measure(year: pd.DataFrame, *, month: int, reference: int) -> dict[str, Any]
     }
 
 
-def _psi(then: pd.Series, now: pd.Series) -> float:
+def index_of(then: pd.Series, now: pd.Series) -> float:
+    """Return the population stability index of a feature: 0 for the same distribution, above 0.2 for another one."""
     if pd.api.types.is_numeric_dtype(then):
         edges = np.unique(np.nanquantile(then, np.linspace(0.1, 0.9, 9)))
         before, after = _binned(then, edges), _binned(now, edges)
