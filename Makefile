@@ -11,7 +11,7 @@ DEMO_STATE := examples/flights/state
 # Parallel test runs on one machine must not fight over compiled numpy threads.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help check format test demo run generate campaign bench-latency bench-ingest lock clean
+.PHONY: help check format test demo run generate campaign bench-latency bench-ingest bench-policies lock clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z.-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -57,9 +57,10 @@ generate: $(STAMP)  ## the files made from the code (schema, CLI reference, life
 
 KILLS ?= 50
 
-campaign: $(STAMP)  ## the long campaigns: every crash point on both databases, KILLS kills during the demo and while events come in
+campaign: $(STAMP)  ## the long campaigns: every crash point on both databases, every time zone, KILLS kills during the demo and while events come in
 	mkdir -p docs/campaigns
 	$(BIN)/python tests/campaign/crash_matrix.py
+	$(BIN)/python tests/campaign/zones.py --log docs/campaigns/zones.txt
 	$(BIN)/python tests/campaign/demo_kills.py --kills $(KILLS) --log docs/campaigns/demo-kills.txt
 	$(BIN)/python tests/campaign/ingest_kills.py --kills $(KILLS) --log docs/campaigns/ingest-kills.txt
 	$(BIN)/python tests/campaign/ingest_kills.py --kills $(KILLS) --database postgresql --client confluent --log docs/campaigns/ingest-kills.txt
@@ -70,6 +71,10 @@ bench-latency: $(STAMP)  ## event to launched job, measured
 bench-ingest: $(STAMP)  ## events a second by HTTP and from Kafka, files scanned again; needs wrk, Java and Maven
 	$(BIN)/python benchmarks/ingest.py
 	$(BIN)/python benchmarks/rescan.py
+
+bench-policies: $(STAMP)  ## what policies cost: per event, decision, state, at load, and `why` on a million events
+	$(BIN)/python benchmarks/policies.py
+	$(BIN)/python benchmarks/policies.py --only why
 
 # uv resolves once for every supported Python; the files name no index.
 LOCK := uv pip compile --quiet --no-config --universal --python-version 3.11 --generate-hashes \

@@ -96,6 +96,11 @@ class Ids:
         self._tail = self._random.getrandbits(_RANDOM_BITS - 1)
 
 
+def floor_id(kind: str, at: datetime) -> str:
+    """Return an id below every one of `kind` that was made at an instant or later, and above those from before."""
+    return f"{kind}-{_base32(max(int(at.timestamp() * 1000), 0) << _RANDOM_BITS)}"
+
+
 def _base32(number: int) -> str:
     """Return a number of 80 bits as 16 digits, two at a time."""
     pairs = _PAIRS

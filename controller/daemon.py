@@ -35,10 +35,12 @@ from controller.engine.janitor import Janitor
 from controller.engine.letters import Letters
 from controller.engine.logs import Logs
 from controller.engine.monitor import Monitor
-from controller.engine.outbox import Outbox
+from controller.engine.notices import Notices
+from controller.engine.outbox import Outbox, SendThreads
 from controller.engine.runtime import Loop, Runtime
 from controller.engine.sources import Sources, SourceThread
 from controller.engine.ticker import PollThreads, Ticker
+from controller.engine.watcher import Watcher
 from controller.errors import ConfigError, ControllerError, StoreBusy, StoreError
 from controller.retry import backoff, when_store_answers
 from controller.store import Store
@@ -186,6 +188,8 @@ class Daemon:
         self.desk = Desk(self.runtime, self.evaluator, reload=self._load_again, reloaded=self._use_sources)
         self.doctor = Doctor(self.runtime, self.inbox.arrivals)
         self.letters = Letters(self.runtime, self.sources.get)
+        self.outbox = Outbox(self.runtime, workers=SendThreads())
+        self.notices = Notices(self.runtime)
         self.checkup = Checkup(self.runtime, self.inbox, self.sources, self.doctor)
         loops: list[Loop] = [
             self.inbox,
@@ -193,7 +197,8 @@ class Daemon:
             Dispatcher(self.runtime),
             Monitor(self.runtime),
             Gatekeeper(self.runtime),
-            Outbox(self.runtime),
+            Watcher(self.runtime),
+            self.outbox,
             self.ticker,
             self.doctor,
             Janitor(self.runtime),
@@ -254,6 +259,8 @@ class Daemon:
         for thread in self._threads:
             thread.stop()
         self._join(self._threads, deadline)
+        if not self.outbox.stop(timeout=max(deadline - self.clock.monotonic(), 0.1)):
+            self.log.warning("retraind.slow_stop", thread="send")
         self.doctor.flush()
         self._lock.release()
         self.store.close()
@@ -331,6 +338,7 @@ class Daemon:
             inbox=self.inbox,
             checkup=self.checkup,
             letters=self.letters,
+            notices=self.notices,
             health=self,
             logs=Logs(self.runtime),
             policies=lambda: self.runtime.config.models,

@@ -20,10 +20,11 @@ from pydantic_core import PydanticCustomError
 
 from controller.clock import Clock, Random
 from controller.core.duration import parse_duration
+from controller.core.grouping import GROUP_SCHEMA, Grouping, load_grouping
 from controller.core.mapping import MAPPING_KEYS, load_mapping
 from controller.core.mapping import Mapping as EventMapping
 from controller.core.model import DeadLetter, Json, LedgerEntry, NewEvent, Notification, Receipt
-from controller.errors import ExpressionError
+from controller.errors import ExpressionError, InvalidInput
 
 
 class PluginOptions(BaseModel):
@@ -77,6 +78,24 @@ MappingOption = Annotated[
             "properties": {name: {"type": "string", "description": text} for name, text in MAPPING_KEYS.items()},
         }
     ),
+]
+
+
+def _read_group(value: Any) -> Grouping:
+    if isinstance(value, Grouping):
+        return value
+    try:
+        return load_grouping(value)
+    except InvalidInput as error:
+        raise refusal(error.message, hint=error.hint) from None
+
+
+#: Which arrivals are one data set, and when it is complete, in a plugin's `Options`; see `core/grouping.py` for its keys.
+GroupOption = Annotated[
+    Grouping,
+    PlainValidator(_read_group),
+    PlainSerializer(lambda grouping: grouping.written(), return_type=dict),
+    WithJsonSchema(GROUP_SCHEMA),
 ]
 
 
@@ -433,7 +452,10 @@ class Promoter(Protocol):
 class NotifierContext:
     """What a notifier may use of the controller."""
 
+    #: The channel's name in the configuration.
+    name: str
     base: Path
+    clock: Clock
     log: Log
 
 
@@ -443,7 +465,12 @@ class Notifier(Protocol):
     Options: ClassVar[type[BaseModel]]
 
     def send(self, notification: Notification) -> None:
-        """Deliver at least once; `notification.id` is stable, so that the receiver can drop a repetition."""
+        """Deliver at least once; `notification.id` is stable, so that the receiver can drop a repetition.
+
+        A message that stands for several has them in `messages`; several sent together fail or succeed together.
+        Raises `RetryLater` (its `after_seconds` lets the whole channel rest) or `GiveUp`; their text is kept and shown, so it holds no secret.
+        It ends by itself, with a deadline of its own; calls may come from several threads.
+        """
         ...
 
 

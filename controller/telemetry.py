@@ -64,6 +64,9 @@ class Metrics:
         self.jobs = self._counter("retrain_jobs_total", "Changes of state of jobs.", "launcher", "state")
         self.verdicts = self._counter("retrain_verdicts_total", "Verdicts of the gate.", "model", "outcome")
         self.promotions = self._counter("retrain_promotions_total", "Promotions that ended.", "model", "outcome")
+        self.outcomes = self._counter(
+            "retrain_outcomes_total", "What became of promotions, as far as it was seen.", "model", "outcome"
+        )
         self.notifications = self._counter("retrain_notifications_total", "Messages to people.", "channel", "outcome")
         self.dead_letters = Gauge(
             "retrain_dead_letters",

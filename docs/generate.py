@@ -20,6 +20,7 @@ _ABOUT = {
     "step": "One promoter's part of a promotion.",
     "notification": "A message to people, in the outbox.",
     "episode": "An alert from firing to resolved, whatever its repeats. One that is resolved before it was seen firing is born RESOLVED.",
+    "watch": "What is looked at after a promotion. Its final state is the outcome of the run that was promoted.",
     "dead_letter": "Something that came in and could not be understood, kept as it came.",
 }
 

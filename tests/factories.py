@@ -30,7 +30,7 @@ from controller.core.model import (
     Run,
     Version,
 )
-from controller.core.on import Leaf, MaxAge
+from controller.core.on import Leaf, MaxAge, Metric, On
 from controller.core.policy import Debounce, Gate, Objective, Policy, QuietHours, Retries, Training
 from controller.core.result import Result
 from controller.testing import ManualClock, SeededRandom
@@ -127,7 +127,13 @@ def make_leaf(
     )
 
 
-def make_policy(on: Leaf | MaxAge | None = None, **fields: Any) -> Policy:
+def make_metric(agg: Any = "last", *, value: str | None = "event.data.x", **fields: Any) -> Metric:
+    """Return a metric over `event.data.x`; without a threshold it is above 10."""
+    threshold = {} if {"above", "below"} & fields.keys() else {"above": 10.0}
+    return Metric(agg=agg, value=None if value is None else expression(value), **threshold, **fields)
+
+
+def make_policy(on: On | None = None, **fields: Any) -> Policy:
     """Return a policy; without `on` every event makes it fire."""
     on = Leaf() if on is None else on
     defaults: dict[str, Any] = {"model": "churn", "name": "drift", "version": "v1", "on_hash": f"hash of {on}"}

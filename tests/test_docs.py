@@ -57,6 +57,19 @@ def test_every_metric_is_described():
     assert [name for name in names if name not in page] == []
 
 
+def test_the_order_of_reasons_is_the_chain():
+    """docs/policies.md lists each stage of the chain in its order: what it may say, and whether a person's press passes over it."""
+    from controller.core.stages import CHAIN
+
+    page = (ROOT / "docs" / "policies.md").read_text()
+    rows = re.findall(r"^\| (\d+) \| (\w+) \| ([^|]*) \| ([^|]*)\| ([^|]*) \|$", page, re.MULTILINE)
+
+    assert [(int(number), stage) for number, stage, *_ in rows] == list(enumerate((stage.name for stage in CHAIN), 1))
+    assert [row[4] == "passes over" for row in rows] == [stage.person_passes_over for stage in CHAIN]
+    assert [("hold" in row[2]) == bool(row[3].strip()) for row in rows] == [True] * len(rows)
+    assert [stage.name for stage in CHAIN if f"\n| {stage.name} | `" not in page and stage.name != "episode"] == []
+
+
 def test_readme_shows_its_two_commands():
     """A stranger finds the two commands in the README."""
     readme = (ROOT / "README.md").read_text()

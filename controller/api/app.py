@@ -14,7 +14,8 @@ from controller.api.auth import Auth
 from controller.api.gather import Gatherer
 from controller.api.intake import ClientGone, grant, read_body, take_events
 from controller.api.letters import letter_routes
-from controller.api.ports import Checkup, Desk, Health, Intake, Letters, Log, Logs, Views
+from controller.api.notifications import notice_routes
+from controller.api.ports import Checkup, Desk, Health, Intake, Letters, Log, Logs, Notices, Views
 from controller.api.problems import FAULT, Answer, Refusal, answer, problem, problem_of
 from controller.api.routes import Policies, Waiting, make_routes
 from controller.api.sources import source_routes
@@ -42,12 +43,13 @@ def make_app(
     hooks: Asgi | None = None,
     checkup: Checkup | None = None,
     letters: Letters | None = None,
+    notices: Notices | None = None,
 ) -> App:
     """Return the application.
 
     `policies` gives the models of the configuration in force; `registry` is prometheus_client's (its own default when None);
     `hooks` serves `/hooks/{source}`, and verifies its callers itself; `checkup` answers for `/v1/sources`,
-    `letters` for `/v1/dead`.
+    `letters` for `/v1/dead`, `notices` for `/v1/notifications` and `/v1/notifiers`.
     """
     auth = Auth(views.token, clock=clock, log=log)
     waiting = Waiting(clock)
@@ -58,6 +60,8 @@ def make_app(
         routes.include_router(source_routes(checkup), prefix="/v1")
     if letters is not None:
         routes.include_router(letter_routes(letters), prefix="/v1")
+    if notices is not None:
+        routes.include_router(notice_routes(notices), prefix="/v1")
     return App(routes, inbox, health, auth=auth, waiting=waiting, log=log, registry=registry, hooks=hooks)
 
 

@@ -7,7 +7,8 @@ take turns, every wake-up is a wait. While one group is being stored the next on
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 
@@ -56,7 +57,7 @@ class Gatherer:
             _refuse(group, error)
             loop.call_soon(self._hand_over, loop, origin)
             return
-        stored.add_done_callback(lambda done: loop.call_soon_threadsafe(self._answer, loop, origin, group, done))
+        _tell(loop, stored, lambda done: self._answer(loop, origin, group, done))
 
     def _take(self, origin: str) -> list[_Request]:
         waiting = self._waiting.pop(origin, [])
@@ -106,7 +107,20 @@ class Gatherer:
         except Exception as error:  # noqa: BLE001 - it is the caller's answer
             _refuse([request], error)
             return
-        stored.add_done_callback(lambda done: loop.call_soon_threadsafe(answer, done))
+        _tell(loop, stored, answer)
+
+
+def _tell(
+    loop: asyncio.AbstractEventLoop, stored: Future[list[Receipt]], answer: Callable[[Future[list[Receipt]]], None]
+) -> None:
+    """Have `answer` called in the loop once the store has answered, from whatever thread."""
+
+    def tell(done: Future[list[Receipt]]) -> None:
+        # A loop that is closed takes no calls: the server has stopped, and nobody waits any more.
+        with contextlib.suppress(RuntimeError):
+            loop.call_soon_threadsafe(answer, done)
+
+    stored.add_done_callback(tell)
 
 
 def _is_plain(batch: Batch) -> bool:

@@ -6,14 +6,14 @@ under `/body`, as a file that no browser shows.
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Body, Header, Path, Query, Request
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import Response
 
 from controller.api.ports import Letters
-from controller.api.problems import answer
+from controller.api.replies import actor_of, json_reply
 from controller.core.letter_shapes import BulkShape, LetterPage, LetterShape, ReplayShape, Wanted
 from controller.core.shapes import StandingShape
 
@@ -73,33 +73,33 @@ def letter_routes(letters: Letters) -> APIRouter:
         before: Annotated[str | None, Query(max_length=100)] = None,
     ) -> Response:
         """List dead letters, the newest first: bytes that were not understood, and events that could not be decided."""
-        return _json(letters.letters(source=source, state=state, limit=limit, before=before))
+        return json_reply(letters.letters(source=source, state=state, limit=limit, before=before))
 
     @router.get("/dead/standing", response_model=list[StandingShape])
     def standing() -> Response:
         """Say how many dead letters of each source wait for a person, and how many the quota dropped."""
-        return _json(letters.standing())
+        return json_reply(letters.standing())
 
     @router.post("/dead/replay", response_model=BulkShape)
     def replay_all(request: Request, body: Annotated[BulkReplay, Body()]) -> Response:
         """Have the dead letters of a source read again, the oldest first; ask again while `next` is given."""
         done = letters.replay_all(
-            body.source, after=body.after, until=body.until, limit=body.limit, who=_who(request), reason=body.reason
+            body.source, after=body.after, until=body.until, limit=body.limit, who=actor_of(request), reason=body.reason
         )
-        return _json(done)
+        return json_reply(done)
 
     @router.post("/dead/drop", response_model=BulkShape)
     def drop_all(request: Request, body: Annotated[BulkDrop, Body()]) -> Response:
         """Give the dead letters of a source up, the oldest first; ask again while `next` is given."""
         done = letters.drop_all(
-            body.source, after=body.after, until=body.until, limit=body.limit, who=_who(request), reason=body.reason
+            body.source, after=body.after, until=body.until, limit=body.limit, who=actor_of(request), reason=body.reason
         )
-        return _json(done)
+        return json_reply(done)
 
     @router.get("/dead/{name}", response_model=LetterShape)
     def letter(name: _Name) -> Response:
         """Say everything about a dead letter; what looks secret is masked."""
-        return _json(letters.letter(name))
+        return json_reply(letters.letter(name))
 
     @router.get("/dead/{name}/body", response_class=Response)
     def body(name: _Name) -> Response:
@@ -118,23 +118,11 @@ def letter_routes(letters: Letters) -> APIRouter:
     ) -> Response:
         """Have a dead letter read, or decided, again; it is still DEAD in the answer when it makes no sense yet."""
         reason = "" if body is None else body.reason
-        return _json(letters.replay(name, who=_who(request), reason=reason, key=key))
+        return json_reply(letters.replay(name, who=actor_of(request), reason=reason, key=key))
 
     @router.post("/dead/{name}/drop", response_model=ReplayShape)
     def drop(name: _Name, request: Request, body: Annotated[LetterDrop, Body()], key: _Key = None) -> Response:
         """Give a dead letter up; its bytes go, its row stays."""
-        return _json(letters.drop(name, who=_who(request), reason=body.reason, key=key))
+        return json_reply(letters.drop(name, who=actor_of(request), reason=body.reason, key=key))
 
     return router
-
-
-def _json(value: Any) -> Response:
-    found = answer(200, value)
-    headers = {name.decode(): text.decode() for name, text in found.headers}
-    headers["x-content-type-options"] = "nosniff"
-    return Response(found.body, found.status, media_type=found.content_type.decode(), headers=headers)
-
-
-def _who(request: Request) -> str:
-    actor: str = request.scope["retrain.actor"]
-    return actor

@@ -5,28 +5,37 @@ Every method may be called from any thread and may block; the API calls them off
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from concurrent.futures import Future
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any, Protocol
 
 from controller.core.episode import Episode
+from controller.core.explain import Standing
 from controller.core.letter_shapes import BulkShape, LetterPage, LetterShape, ReplayShape, Wanted
 from controller.core.model import Champion, Event, Json, Receipt
+from controller.core.notice_shapes import NoticePage, NoticeRetryShape, NoticeTestShape, WantedNotices
+from controller.core.policy import ModelSpec, Policy
 from controller.core.shapes import (
     DecisionShape,
     EpisodeShape,
     EventPage,
     EventShape,
+    HistoryShape,
     ModelShape,
     ModelSummary,
+    PauseShape,
     RunPage,
     RunShape,
+    RunSummary,
     StandingShape,
     StatusShape,
+    TallyShape,
 )
 from controller.core.source_shapes import SeekShape, SourceShape, SourceSummary, TestShape
+from controller.core.watch_shapes import PolicyShape
 from controller.ports import Batch, LogChunk
+from controller.store.account_views import InForce
 from controller.store.finding import Found
 from controller.store.people import Token
 
@@ -46,9 +55,12 @@ class Desk(Protocol):
     """
 
     def retrain(
-        self, model: str, *, who: str, reason: str, params: Mapping[str, Json], key: str | None
+        self, model: str, *, who: str, reason: str, params: Mapping[str, Json], key: str | None, force: bool = False
     ) -> dict[str, Json]:
-        """Press the button: `{"event_id", "duplicate"}`. The same `key` is the same press; with another request it is a `Conflict`."""
+        """Press the button: `{"event_id", "duplicate"}`. The same `key` is the same press; with another request it is a `Conflict`.
+
+        `force` passes over the budget.
+        """
         ...
 
     def cancel(self, run_id: str, *, who: str, reason: str) -> dict[str, Json]: ...
@@ -130,7 +142,60 @@ class Letters(Protocol):
     ) -> BulkShape: ...
 
 
-class Views(Protocol):
+class Notices(Protocol):
+    """Messages to people; one is named by its id or the end of it."""
+
+    def notifications(
+        self,
+        *,
+        state: WantedNotices,
+        channel: str | None,
+        kind: str | None,
+        model: str | None,
+        limit: int,
+        before: str | None,
+    ) -> NoticePage: ...
+
+    def retry(self, name: str, *, who: str, reason: str, key: str | None) -> NoticeRetryShape:
+        """Have a dead message sent again; raises `NotFound`, and `Conflict` for one that is not dead."""
+        ...
+
+    def test(self, channel: str, *, who: str) -> NoticeTestShape:
+        """Send a message through a channel now, and say what came of it; raises `NotFound`."""
+        ...
+
+
+class AccountViews(Protocol):
+    """What an account needs beside the shapes; `store/account_views.py`."""
+
+    def now(self) -> datetime: ...
+    def standings(
+        self, models: Mapping[str, ModelSpec], places: Sequence[tuple[Policy, str]], *, whole: bool = False
+    ) -> list[Standing]: ...
+    def keys(self, model: str, policy: str, *, limit: int = 50) -> tuple[list[dict[str, Json]], int]: ...
+    def open_runs(self, model: str) -> list[RunSummary]: ...
+    def held_keys(self, model: str, *, limit: int) -> list[tuple[str, str]]: ...
+    def last_key(self, model: str, policy: str) -> str: ...
+    def has_state(self, model: str, policy: str, key: str) -> bool: ...
+    def decisions_of(
+        self, model: str, policy: str, *, key: str | None = None, until: datetime | None = None, limit: int = 20
+    ) -> list[DecisionShape]: ...
+    def runs_until(
+        self, model: str, until: datetime, *, limit: int = 10
+    ) -> list[tuple[RunSummary, list[HistoryShape]]]: ...
+    def histories(self, entities: Collection[str]) -> dict[str, list[HistoryShape]]: ...
+    def pauses_of(self, targets: Sequence[str]) -> list[PauseShape]: ...
+    def tallies(self, model: str, policy: str) -> list[TallyShape]: ...
+    def pauses_until(self, targets: Sequence[str], until: datetime) -> list[PauseShape]: ...
+    def champions(self, models: Iterable[str]) -> dict[str, Champion]: ...
+    def event_of(self, event_id: str) -> Event: ...
+    def touched(self, event: Event) -> dict[str, Json]: ...
+    def in_force(self, at: datetime) -> InForce | None: ...
+    def configuration(self, version: str) -> Json: ...
+    def known_since(self, versions: Iterable[str]) -> dict[str, datetime]: ...
+
+
+class Views(AccountViews, Protocol):
     """The database as people see it; `store/views.py`."""
 
     def status(self) -> StatusShape: ...
@@ -144,7 +209,6 @@ class Views(Protocol):
 
     def event(self, event_id: str) -> EventShape: ...
     def event_state(self, event_id: str) -> str: ...
-    def event_record(self, event_id: str) -> tuple[Event, dict[str, Champion]]: ...
     def episode_of(self, event: Event) -> Episode | None: ...
     def episodes(self, *, origin: str | None = None, limit: int = 200) -> list[EpisodeShape]: ...
     def models(self, configured: Iterable[str] = ()) -> list[ModelSummary]: ...
@@ -158,6 +222,9 @@ class Views(Protocol):
         policy: str | None = None,
         limit: int = 100,
     ) -> list[DecisionShape]: ...
+    def policies(
+        self, models: Mapping[str, ModelSpec], *, model: str | None = None, since: timedelta | None = None
+    ) -> list[PolicyShape]: ...
     def resolve(self, text: str, *, models: Iterable[str] = (), policies: Iterable[str] = ()) -> Found: ...
     def token(self, digest: str) -> Token | None: ...
 

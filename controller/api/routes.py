@@ -8,18 +8,19 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
-from datetime import timedelta
+from datetime import UTC, timedelta
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Body, FastAPI, Header, Path, Query, Request
 from fastapi.exceptions import RequestValidationError
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from controller.api.ports import Desk, Health, Logs, Views
-from controller.api.problems import FAULT, Answer, answer, problem, problem_of
+from controller.api.problems import FAULT, problem, problem_of
+from controller.api.replies import actor_of, json_reply, reply
 from controller.api.why import locate, why
 from controller.clock import Clock
 from controller.core.duration import parse_duration
@@ -35,6 +36,7 @@ from controller.core.shapes import (
     StatusShape,
 )
 from controller.core.states import RUN
+from controller.core.watch_shapes import PolicyShape
 from controller.errors import ControllerError, InvalidInput, NotFound
 
 #: A long poll ends at the latest after this; the client asks again.
@@ -88,6 +90,7 @@ class RetrainBody(ReasonBody):
 
     params: dict[str, Json] = {}
     #: Passes over the budget, never over concurrency.
+    force: bool = False
 
 
 class RollbackBody(ReasonBody):
@@ -180,17 +183,22 @@ def _questions(views: Views, logs: Logs, *, health: Health, policies: Policies, 
         """Say what is happening now."""
         shape = views.status()
         complaints = health.report()["reasons"]
-        return _json({**shape, "models": views.models(policies()), "complaints": complaints})
+        return json_reply({**shape, "models": views.models(policies()), "complaints": complaints})
 
     @router.get("/models", response_model=list[ModelSummary])
     def models() -> Response:
         """List the models."""
-        return _json(views.models(policies()))
+        return json_reply(views.models(policies()))
 
     @router.get("/models/{name}", response_model=ModelShape)
     def model(name: Name) -> Response:
         """Say everything about a model."""
-        return _json(views.model(name, configured=policies()))
+        return json_reply(views.model(name, configured=policies()))
+
+    @router.get("/policies", response_model=list[PolicyShape])
+    def list_policies(model: str | None = None, since: str | None = None) -> Response:
+        """List the policies with what came of them: of one model, and only so far back (`since=30d`)."""
+        return json_reply(views.policies(policies(), model=model, since=_so_far_back(since)))
 
     @router.get("/runs", response_model=RunPage)
     def runs(
@@ -199,7 +207,7 @@ def _questions(views: Views, logs: Logs, *, health: Health, policies: Policies, 
         """List runs, the newest first."""
         if state is not None and state not in RUN.states:
             raise InvalidInput(f"{state!r} is no state of a run", hint=f"states: {', '.join(RUN.states)}")
-        return _json(views.runs(model=model, state=state, limit=limit, before=before))
+        return json_reply(views.runs(model=model, state=state, limit=limit, before=before))
 
     @router.get("/runs/{name}", response_model=RunShape)
     async def run(name: Name, request: Request, wait: Wait = 0) -> Response:
@@ -207,7 +215,7 @@ def _questions(views: Views, logs: Logs, *, health: Health, policies: Policies, 
         run_id = await run_in_threadpool(_find, views, name, "run", policies())
         if wait:
             await waiting.until(lambda: views.run_state(run_id) in RUN.final, wait, request)
-        return _json(await run_in_threadpool(views.run, run_id))
+        return json_reply(await run_in_threadpool(views.run, run_id))
 
     @router.get("/runs/{name}/log", response_class=Response)
     def run_log(
@@ -236,7 +244,7 @@ def _questions(views: Views, logs: Logs, *, health: Health, policies: Policies, 
         before: str | None = None,
     ) -> Response:
         """List events, the newest first."""
-        return _json(views.events(origin=origin, type=type, state=state, limit=limit, before=before))
+        return json_reply(views.events(origin=origin, type=type, state=state, limit=limit, before=before))
 
     @router.get("/events/{name:path}", response_model=EventShape)
     async def event(name: Name, request: Request, wait: Wait = 0) -> Response:
@@ -244,17 +252,17 @@ def _questions(views: Views, logs: Logs, *, health: Health, policies: Policies, 
         event_id = await run_in_threadpool(_find, views, name, "event", policies())
         if wait:
             await waiting.until(lambda: views.event_state(event_id) != "PENDING", wait, request)
-        return _json(await run_in_threadpool(views.event, event_id))
+        return json_reply(await run_in_threadpool(views.event, event_id))
 
     @router.get("/episodes", response_model=list[EpisodeShape])
     def episodes(origin: str | None = None, limit: Limit = 200) -> Response:
         """List the open episodes: alerts that fire and are not resolved."""
-        return _json(views.episodes(origin=origin, limit=limit))
+        return json_reply(views.episodes(origin=origin, limit=limit))
 
     @router.get("/why/{thing:path}")
-    def explain(thing: Name) -> Response:
-        """Explain a run, an event, a model or a policy."""
-        return _json(why(views, thing, policies()))
+    def explain(thing: Name, key: str | None = None, at: AwareDatetime | None = None) -> Response:
+        """Explain a run, an event, a model or a policy: of one key, as of an instant in the past."""
+        return json_reply(why(views, thing, policies(), key=key, at=None if at is None else at.astimezone(UTC)))
 
     return router
 
@@ -271,49 +279,53 @@ def _acts(desk: Desk, views: Views, *, policies: Policies, tokens_changed: Calla
     @router.post("/models/{name}/retrain", status_code=202, response_model=Acknowledged)
     def retrain(name: Name, request: Request, body: Annotated[RetrainBody, Body()], key: Key = None) -> Response:
         """Press the retrain button; the same Idempotency-Key is the same press."""
-        done = desk.retrain(name, who=_who(request), reason=body.reason, params=body.params, key=key)
-        return _json(done, 202)
+        done = desk.retrain(
+            name, who=actor_of(request), reason=body.reason, params=body.params, key=key, force=body.force
+        )
+        return json_reply(done, 202)
 
     @router.post("/models/{name}/rollback")
     def rollback(name: Name, request: Request, body: Annotated[RollbackBody, Body()]) -> Response:
         """Make the previous champion the champion again."""
-        return _json(desk.rollback(name, who=_who(request), reason=body.reason, to=body.to))
+        return json_reply(desk.rollback(name, who=actor_of(request), reason=body.reason, to=body.to))
 
     @router.post("/models/{name}/adopt")
     def adopt(name: Name, request: Request, body: Annotated[AdoptBody, Body()]) -> Response:
         """Take in a champion that was trained elsewhere."""
-        return _json(
-            desk.adopt(name, who=_who(request), reason=body.reason, artifact=body.artifact, metrics=body.metrics)
+        return json_reply(
+            desk.adopt(name, who=actor_of(request), reason=body.reason, artifact=body.artifact, metrics=body.metrics)
         )
 
     @router.post("/runs/{name}/cancel")
     def cancel(name: Name, request: Request, body: Annotated[ReasonBody | None, Body()] = None) -> Response:
         """Stop a run."""
-        return _json(desk.cancel(run_id(name), who=_who(request), reason=_reason(body)))
+        return json_reply(desk.cancel(run_id(name), who=actor_of(request), reason=_reason(body)))
 
     @router.post("/runs/{name}/retry", status_code=202)
     def retry(
         name: Name, request: Request, body: Annotated[ReasonBody | None, Body()] = None, key: Key = None
     ) -> Response:
         """Start a new run with the same causes and parameters."""
-        return _json(desk.retry(run_id(name), who=_who(request), reason=_reason(body), key=key), 202)
+        return json_reply(desk.retry(run_id(name), who=actor_of(request), reason=_reason(body), key=key), 202)
 
     @router.post("/runs/{name}/approve")
     def approve(name: Name, request: Request, body: Annotated[ReasonBody | None, Body()] = None) -> Response:
         """Let a run that waits for a person be promoted."""
-        return _json(desk.approve(run_id(name), who=_who(request), reason=_reason(body)))
+        return json_reply(desk.approve(run_id(name), who=actor_of(request), reason=_reason(body)))
 
     @router.post("/runs/{name}/reject")
     def reject(name: Name, request: Request, body: Annotated[ReasonBody | None, Body()] = None) -> Response:
         """Keep a run that waits for a person from being promoted."""
-        return _json(desk.reject(run_id(name), who=_who(request), reason=_reason(body)))
+        return json_reply(desk.reject(run_id(name), who=actor_of(request), reason=_reason(body)))
 
     @router.post("/runs/{name}/resolve")
     def resolve(name: Name, request: Request, body: Annotated[ResolveBody, Body()]) -> Response:
         """Say what became of a job that is UNKNOWN."""
         if body.as_ not in ("running", "failed"):
             raise InvalidInput(f"as is {body.as_!r}", hint="write running or failed")
-        return _json(desk.resolve(run_id(name), body.candidate, body.as_, who=_who(request), reason=body.reason))
+        return json_reply(
+            desk.resolve(run_id(name), body.candidate, body.as_, who=actor_of(request), reason=body.reason)
+        )
 
     @router.post("/promote", status_code=202)
     def promote(request: Request, body: Annotated[PromoteBody, Body()]) -> Response:
@@ -323,62 +335,47 @@ def _acts(desk: Desk, views: Views, *, policies: Policies, tokens_changed: Calla
         found = locate(views, body.target, policies())
         if found.kind not in ("run", "version"):
             raise InvalidInput(f"{body.target!r} is a {found.kind}, not a run or a version")
-        return _json(desk.promote(found.id, who=_who(request), reason=body.reason), 202)
+        return json_reply(desk.promote(found.id, who=actor_of(request), reason=body.reason), 202)
 
     @router.post("/pause")
     def pause(request: Request, body: Annotated[PauseBody, Body()]) -> Response:
         """Hold all decisions of everything, a model or a policy."""
         scope, target = _scope(body.target)
-        return _json(desk.pause(scope, target, who=_who(request), reason=body.reason))
+        return json_reply(desk.pause(scope, target, who=actor_of(request), reason=body.reason))
 
     @router.post("/resume")
     def resume(request: Request, body: Annotated[PauseBody, Body()]) -> Response:
         """End a pause; what was held goes on."""
         scope, target = _scope(body.target)
-        return _json(desk.resume(scope, target, who=_who(request), reason=body.reason))
+        return json_reply(desk.resume(scope, target, who=actor_of(request), reason=body.reason))
 
     @router.post("/reload")
     def reload(request: Request) -> Response:
         """Load the configuration anew, all or nothing."""
-        return _json(desk.reload(who=_who(request)))
+        return json_reply(desk.reload(who=actor_of(request)))
 
     @router.get("/tokens")
     def list_tokens() -> Response:
         """List the tokens, without their secrets."""
-        return _json(desk.list_tokens())
+        return json_reply(desk.list_tokens())
 
     @router.post("/tokens", status_code=201)
     def create_token(request: Request, body: Annotated[TokenBody, Body()]) -> Response:
         """Make a token; the answer has the secret, this once."""
         expires_in = _expiry(body.expires_in)
-        return _json(desk.create_token(body.name, who=_who(request), expires_in=expires_in), 201)
+        return json_reply(desk.create_token(body.name, who=actor_of(request), expires_in=expires_in), 201)
 
     @router.delete("/tokens/{name}")
     def revoke_token(name: Name, request: Request) -> Response:
         """Revoke a token, at once."""
-        done = desk.revoke_token(name, who=_who(request))
+        done = desk.revoke_token(name, who=actor_of(request))
         tokens_changed()
-        return _json(done)
+        return json_reply(done)
 
     return router
 
 
 # ----------------------------------------------------------------------------------------------------- details
-
-
-def _json(value: Any, status: int = 200) -> Response:
-    return _response(answer(status, value))
-
-
-def _response(found: Answer) -> Response:
-    headers = {name.decode(): value.decode() for name, value in found.headers}
-    headers["x-content-type-options"] = "nosniff"
-    return Response(found.body, found.status, media_type=found.content_type.decode(), headers=headers)
-
-
-def _who(request: Request) -> str:
-    actor: str = request.scope["retrain.actor"]
-    return actor
 
 
 def _reason(body: ReasonBody | None) -> str:
@@ -399,6 +396,13 @@ def _scope(target: str) -> tuple[str, str]:
     return ("policy" if "/" in target else "model"), target
 
 
+def _so_far_back(text: str | None) -> timedelta | None:
+    try:
+        return None if text is None else parse_duration(text)
+    except ValueError as error:
+        raise InvalidInput(f"since is {text!r}, not a duration", hint="write 30d or 12h") from error
+
+
 def _expiry(text: str | None) -> timedelta | None:
     if text is None:
         return None
@@ -415,7 +419,7 @@ async def _named_problem(request: Request, error: Exception) -> Response:
     del request
     if not isinstance(error, ControllerError):
         raise error
-    return _response(problem_of(error))
+    return reply(problem_of(error))
 
 
 async def _http_problem(request: Request, error: Exception) -> Response:
@@ -423,13 +427,13 @@ async def _http_problem(request: Request, error: Exception) -> Response:
         raise error
     details = {404: f"there is nothing at {request.url.path}", 405: f"{request.method} is not for {request.url.path}"}
     headers = [(name.lower().encode(), value.encode()) for name, value in (error.headers or {}).items()]
-    return _response(problem(error.status_code, details.get(error.status_code, str(error.detail)), headers=headers))
+    return reply(problem(error.status_code, details.get(error.status_code, str(error.detail)), headers=headers))
 
 
 async def _fault(request: Request, error: Exception) -> Response:
     """Answer to a fault of ours; it is raised on, and logged in `app.py`."""
     del request, error
-    return _response(problem(500, FAULT))
+    return reply(problem(500, FAULT))
 
 
 async def _invalid_request(request: Request, error: Exception) -> Response:
@@ -437,7 +441,7 @@ async def _invalid_request(request: Request, error: Exception) -> Response:
     if not isinstance(error, RequestValidationError):
         raise error
     wrong = [f"{'.'.join(str(part) for part in e['loc'])}: {e['msg']}" for e in error.errors()[:5]]
-    return _response(problem(422, "; ".join(wrong)))
+    return reply(problem(422, "; ".join(wrong)))
 
 
 def _document_intake(app: FastAPI) -> None:

@@ -33,6 +33,8 @@ from controller.errors import Conflict
 
 _STOP_SECONDS = 2
 _BACKLOG = 512
+#: Bytes that are gathered before they are sent, at most: only what was sent counts for a client that does not read.
+_GATHERED = 64 * 1024
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -68,6 +70,7 @@ class _Gathering:
         self._transport = transport
         self._loop = loop
         self._parts: list[bytes] = []
+        self._size = 0
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._transport, name)
@@ -76,6 +79,9 @@ class _Gathering:
         if not self._parts:
             self._loop.call_soon(self._send)
         self._parts.append(data)
+        self._size += len(data)
+        if self._size >= _GATHERED:
+            self._send()
 
     def close(self) -> None:
         self._send()
@@ -83,7 +89,7 @@ class _Gathering:
 
     def _send(self) -> None:
         if self._parts:
-            data, self._parts = b"".join(self._parts), []
+            data, self._parts, self._size = b"".join(self._parts), [], 0
             self._transport.write(data)
 
 
@@ -222,7 +228,15 @@ class Guarded(HttpToolsProtocol):
         part = self._part
         cycle: Any = self.cycle  # None before the first request, whatever uvicorn's annotation says
         scope: Any = self.scope
-        if cycle is not None and cycle.response_started and not cycle.response_complete:
+        if self.pipeline:
+            # It stands behind a request in work, and meanwhile we do not read.
+            self._arm(part, self._limits.body_seconds)
+        elif part == "header" and cycle is not None and not cycle.response_complete:
+            # The request before it is in work: its answer comes first, and a refusal now would be taken for it.
+            self._disarm()
+            cycle.keep_alive = False
+        elif part == "body" and cycle is not None and cycle.response_started:
+            # It was answered without its body: a second answer would be taken for the next one's.
             self.transport.close()
         elif part == "header" and scope is None:
             # Nothing was asked, so nobody waits for an answer.

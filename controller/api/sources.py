@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Body, Path, Request
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import Response
 
 from controller.api.ports import Checkup
-from controller.api.problems import answer
+from controller.api.replies import actor_of, json_reply
 from controller.core.source_shapes import SeekShape, SourceShape, SourceSummary, TestShape
 from controller.errors import InvalidInput
 
@@ -34,35 +34,23 @@ def source_routes(checkup: Checkup) -> APIRouter:
     @router.get("/sources", response_model=list[SourceSummary])
     def sources() -> Response:
         """List the sources, and the API itself."""
-        return _json(checkup.sources())
+        return json_reply(checkup.sources())
 
     @router.get("/sources/{name}", response_model=SourceShape)
     def source(name: _Name) -> Response:
         """Say everything about a source: what it was last told, how often it is heard, what is wrong, and what to do about it."""
-        return _json(checkup.source(name))
+        return json_reply(checkup.source(name))
 
     @router.post("/sources/{name}/test", response_model=TestShape)
     def test(name: _Name, request: Request) -> Response:
         """Send an event of type `retrain.test` through a source and wait until it is decided; no policy ever acts on it."""
-        return _json(checkup.test(name, who=_who(request)))
+        return json_reply(checkup.test(name, who=actor_of(request)))
 
     @router.post("/sources/{name}/seek", response_model=SeekShape)
     def seek(name: _Name, request: Request, body: Annotated[SeekBody, Body()]) -> Response:
         """Let a source go on from another position; it is stopped meanwhile."""
         if not body.reason.strip():
             raise InvalidInput("moving a source needs a reason", hint="it is recorded with your name")
-        return _json(checkup.seek(name, body.where, who=_who(request), reason=body.reason))
+        return json_reply(checkup.seek(name, body.where, who=actor_of(request), reason=body.reason))
 
     return router
-
-
-def _json(value: Any) -> Response:
-    found = answer(200, value)
-    headers = {name.decode(): text.decode() for name, text in found.headers}
-    headers["x-content-type-options"] = "nosniff"
-    return Response(found.body, found.status, media_type=found.content_type.decode(), headers=headers)
-
-
-def _who(request: Request) -> str:
-    actor: str = request.scope["retrain.actor"]
-    return actor

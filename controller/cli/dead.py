@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
@@ -33,8 +32,13 @@ _Names = Annotated[list[str] | None, typer.Argument(metavar="[ID]...", help="Ids
 _Source = Annotated[str | None, typer.Option("--source", "-s", help="Name of the source they came to.")]
 #: Asked for in one request.
 _AT_ONCE = 200
-#: Tables are at most this wide.
-_LINE = 100
+#: Lines are at most this wide: further than that the eye loses its row.
+_LINE = 160
+#: What is said of each letter beside its place and its reason.
+_FACTS = ("id", "kind", "source", "when", "size", "state")
+#: Columns that place and reason need in order to stand in the same line.
+_ROOM = 60
+_LONGEST_SOURCE = 24
 _STYLES = {"DEAD": "red", "REPLAYED": "green", "DROPPED": "dim"}
 
 
@@ -62,7 +66,7 @@ def dead_list(
     found = session.ask(
         lambda client: client.get("/v1/dead", **query), lambda offline: _offline(offline).letters(**query)
     )
-    session.print(found, lambda: _table(found["items"], session.now()))
+    session.print(found, lambda: _table(found["items"], session.now(), width=session.console().width))
     if found["next"] is not None and session.output != "json":
         session.note(f"there are more: --before {found['next']}")
 
@@ -205,42 +209,62 @@ def _say_many(done: int, failed: Sequence[Row], said: str) -> Iterator[str]:
 # -------------------------------------------------------------------------------------------------- for people
 
 
-def _table(found: Sequence[Row], now: datetime) -> list[RenderableType]:
-    from rich.table import Table
-    from rich.text import Text
+def _table(found: Sequence[Row], now: datetime, *, width: int) -> list[RenderableType]:
+    """Return one line for each letter; two where `width` leaves too little for the reason, which is a sentence."""
+    from rich.cells import cell_len
 
     if not found:
         return ["no dead letters"]
-    shown = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim", expand=False)
-    columns = ("id", "kind", "source", "when", "size", "state", "reason", "place")
-    for name in columns:
-        right = name == "size"
-        shown.add_column(
-            name,
-            no_wrap=True,
-            overflow="ellipsis",
-            justify="right" if right else "left",
-            min_width=20 if name == "id" else None,
-        )
-    rows = [
+    facts = [
         (
             row["id"],
             row["kind"],
-            one_line(row["source"]),
+            _shortened(one_line(row["source"]), _LONGEST_SOURCE),
             ago(row["received_at"], now),
             f"{row['size']:,}",
             row["state"],
         )
         for row in found
     ]
-    taken = sum(max([len(name), *(len(row[place]) for row in rows)]) + 2 for place, name in enumerate(columns[:6]))
-    room = max(min(_LINE, shutil.get_terminal_size((_LINE, 24)).columns) - taken, 24)
-    places = [_ending(one_line(row["place"]), room // 3) for row in found]
-    room -= max(len(place) for place in places) + 2
-    for cells, place, row in zip(rows, places, found, strict=True):
-        reason = _shortened(one_line(row["error"]), max(room, 12))
-        shown.add_row(*cells[:5], Text(cells[5], style=_STYLES.get(cells[5], "")), reason, place)
-    return [shown]
+    heads = _columns(_FACTS, facts)
+    width = min(_LINE, width)
+    room = width - cell_len(heads[0])
+    narrow = room < _ROOM
+    limit = (width if narrow else room) // 3
+    places = _columns(("place",), [(_ending(one_line(row["place"]), limit),) for row in found])
+    between = "\n  " if narrow else "  "
+    lines = zip(heads, places, ["reason", *(one_line(row["error"]) for row in found)], strict=True)
+    return [
+        line
+        for number, (said, place, reason) in enumerate(lines)
+        for line in _styled(f"{said}{between}{place}  {reason}", found[number - 1]["state"] if number else None, width)
+    ]
+
+
+def _columns(names: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """Return the names and the rows as lines of equal width; numbers stand on the right."""
+    from rich.cells import cell_len
+
+    lines = [names, *rows]
+    widths = [max(map(cell_len, column)) for column in zip(*lines, strict=True)]
+
+    def padded(text: str, place: int) -> str:
+        space = " " * (widths[place] - cell_len(text))
+        return f"{space}{text}" if names[place] == "size" else f"{text}{space}"
+
+    return ["  ".join(padded(text, place) for place, text in enumerate(line)) for line in lines]
+
+
+def _styled(text: str, state: str | None, width: int) -> Iterator[RenderableType]:
+    """Yield the lines of a row, its state coloured; the head, which has none, is dim. What is too long is cut."""
+    from rich.text import Text
+
+    for line in text.splitlines():
+        shown = Text(line.rstrip(), style="dim" if state is None else "")
+        shown.truncate(width, overflow="ellipsis")
+        if state is not None:
+            shown.highlight_words([f"  {state}"], _STYLES.get(state, ""))
+        yield shown
 
 
 def _account(found: Row, now: datetime) -> Iterator[RenderableType]:

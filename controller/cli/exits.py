@@ -18,6 +18,8 @@ class Exit(IntEnum):
     NOT_FOUND = 4
     #: It does not fit the present state.
     CONFLICT = 5
+    #: `plan`: retrainings of the past would have been other ones.
+    CHANGED = 6
 
 
 class Failure(Exception):

@@ -11,8 +11,14 @@ from typing import Annotated, Any, Literal
 import typer
 from typer.core import TyperGroup
 
+from controller.cli.backtest import backtest, plan
+from controller.cli.db import db_app
 from controller.cli.dead import dead_app
+from controller.cli.events import events_export, events_import
 from controller.cli.exits import Exit, Failure
+from controller.cli.notifications import notifications_app, notify_app
+from controller.cli.policies import policies
+from controller.cli.policy import policy_app
 from controller.cli.session import Session, complete_model
 from controller.cli.sources import doctor_app, sources_app
 from controller.errors import ConfigError, Conflict, ControllerError, NotFound, StoreBusy
@@ -20,7 +26,7 @@ from controller.errors import ConfigError, Conflict, ControllerError, NotFound, 
 _EPILOG = (
     "Exit codes: 0 done · 1 the thing itself failed, such as a run that was waited for · "
     "2 the command line or the configuration is wrong · 3 the daemon does not answer · "
-    "4 there is no such thing · 5 it does not fit the present state."
+    "4 there is no such thing · 5 it does not fit the present state · 6 a plan changes retrainings."
 )
 
 
@@ -75,9 +81,17 @@ app.add_typer(models_app, name="models", rich_help_panel="Look")
 app.add_typer(runs_app, name="runs", rich_help_panel="Look")
 app.add_typer(events_app, name="events", rich_help_panel="Look")
 app.add_typer(dead_app, name="dead", rich_help_panel="Look")
+app.add_typer(notifications_app, name="notifications", rich_help_panel="Look")
 app.add_typer(sources_app, name="sources", rich_help_panel="Look")
 app.add_typer(doctor_app, name="doctor", rich_help_panel="Look")
+app.add_typer(notify_app, name="notify", rich_help_panel="Set up")
 app.add_typer(token_app, name="token", rich_help_panel="Set up")
+app.add_typer(policy_app, name="policy", rich_help_panel="Try")
+app.add_typer(db_app, name="db", rich_help_panel="Try")
+app.command("backtest", rich_help_panel="Try")(backtest)
+app.command("plan", rich_help_panel="Try")(plan)
+events_app.command("export")(events_export)
+events_app.command("import")(events_import)
 
 Output = Annotated[
     Literal["table", "json"] | None, typer.Option("--output", "-o", help="Tables for people, JSON for programs.")
@@ -237,15 +251,28 @@ def why(
     thing: Annotated[
         str, typer.Argument(metavar="RUN|EVENT|MODEL|POLICY", help="An id or its last characters, or a name.")
     ],
+    key: Annotated[str | None, typer.Option("--key", help="Of a policy: one key in full.")] = None,
+    at: Annotated[
+        str | None,
+        typer.Option("--at", metavar="TIME", help="As of an instant (UTC without a zone), or so long ago, such as 3d."),
+    ] = None,
     output: Output = None,
 ) -> None:
-    """Explain why something happened, or did not."""
+    """Explain why something happened, or did not, and what could come next."""
     from controller.cli import show
+    from controller.cli.backtest import instant_of
     from controller.cli.client import segment
 
     session = _session(ctx).with_output(output)
-    account = session.ask(lambda client: client.get(f"/v1/why/{segment(thing)}"), lambda offline: offline.why(thing))
-    session.print(account, lambda: show.account(account))
+    then = None if at is None else instant_of(at, session.now())
+    account = session.ask(
+        lambda client: client.get(f"/v1/why/{segment(thing)}", key=key, at=None if then is None else then.isoformat()),
+        lambda offline: offline.why(thing, key=key, at=then),
+    )
+    session.print(account, lambda: show.account(account, session.width()))
+
+
+app.command("policies", rich_help_panel="Look")(policies)
 
 
 @models_app.callback(invoke_without_command=True)
@@ -481,6 +508,9 @@ def retrain(
     param: Annotated[
         list[str] | None, typer.Option(metavar="KEY=VALUE", help="A parameter; the value may be JSON.")
     ] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Pass over the budget; it is recorded with your name.")
+    ] = False,
     wait: Wait = False,
     idempotency_key: Key = None,
     output: Output = None,
@@ -490,7 +520,7 @@ def retrain(
     from controller.cli.client import segment
 
     session = _session(ctx).with_output(output)
-    body = {"reason": session.reason(reason), "params": session.parameters(param)}
+    body = {"reason": session.reason(reason), "params": session.parameters(param), **({"force": True} if force else {})}
     key = idempotency_key or session.new_key()
     with session.client() as client:
         done = client.post(f"/v1/models/{segment(model)}/retrain", body, headers={"idempotency-key": key})
@@ -598,7 +628,7 @@ def pause(ctx: typer.Context, target: _Target = "all", reason: Reason = None, ou
 
 @app.command(rich_help_panel="Act")
 def resume(ctx: typer.Context, target: _Target = "all", reason: Reason = None, output: Output = None) -> None:
-    """End a pause, and the hold after a rollback; what was held goes on."""
+    """End a pause, and the hold after a rollback; what was held goes on. MODEL/POLICY also closes its breaker."""
     session = _session(ctx).with_output(output)
     with session.client() as client:
         done = client.post("/v1/resume", {"target": target, "reason": reason or ""})

@@ -47,6 +47,9 @@ class Offline:
     def model(self, name: str) -> Any:
         return self._views.model(name, configured=self._models)
 
+    def policies(self, **query: Any) -> Any:
+        return self._views.policies(self._models, **query)
+
     def runs(self, **query: Any) -> Any:
         return self._views.runs(**query)
 
@@ -62,10 +65,10 @@ class Offline:
     def episodes(self, **query: Any) -> Any:
         return self._views.episodes(**query)
 
-    def why(self, thing: str) -> Any:
+    def why(self, thing: str, *, key: str | None, at: datetime | None) -> Any:
         from controller.api.why import why
 
-        return why(self._views, thing, self._models)
+        return why(self._views, thing, self._models, key=key, at=at)
 
     def _find(self, name: str, kind: str) -> str:
         from controller.api.why import locate
@@ -154,6 +157,10 @@ class Session:
 
         stream = sys.stderr if stderr else sys.stdout
         return Console(file=stream, width=None if stream.isatty() else _WIDTH, soft_wrap=False)
+
+    def width(self) -> int:
+        """Return how many columns an account may have."""
+        return self.console().width
 
     def note(self, text: str) -> None:
         """Say something beside the answer, dimly."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from rich.text import Text
 
 from controller.cli.text import ago, clean, local, metrics, one_line, parse
 from controller.core.explain import episode_line, render
+from controller.core.watch_shapes import outcome_lines
 from controller.errors import Problem
 
 _STYLES = {
@@ -322,6 +324,8 @@ def run(found: Row, now: datetime) -> list[RenderableType]:
         parts += [_heading("JOBS"), _jobs(found["jobs"], now)]
     if (verdict := found["verdict"]) is not None:
         parts += [_heading("VERDICT"), _line(f"{verdict['outcome']}: {verdict['reason']}")]
+    if lines := [_line(f"{mark} {text}", _STYLES[tone]) for text, mark, tone in outcome_lines(found, local)]:
+        parts += [_heading("OUTCOME"), *lines]
     parts.append(_line(f"\nthe whole account: retrainctl why {found['id']}", "dim"))
     return parts
 
@@ -379,10 +383,10 @@ def event(found: Row, now: datetime) -> list[RenderableType]:
     return parts
 
 
-def account(found: Row) -> list[RenderableType]:
-    """Return the account of a run, an event, a model or a policy."""
-    lines = render(found, instant=local)
-    return [Text(clean(str(line)).replace("\n", " "), style=_STYLES[line.tone]) for line in lines]
+def account(found: Row, width: int) -> list[RenderableType]:
+    """Return the account of a run, an event, a model or a policy, in lines that fit the terminal."""
+    lines = [replace(line, text=clean(line.text).replace("\n", " ")) for line in render(found, instant=local)]
+    return [Text(part, style=_STYLES[line.tone]) for line in lines for part in line.wrapped(width)]
 
 
 def problem(found: Problem) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Makes the core's records out of validated sections, and the normal form that gives a configuration and its policies their versions.
 
-A normal form is itself a configuration: the same shape, with every default written out, durations in ISO 8601, `defaults` merged in.
+A normal form is itself a configuration: the same shape, with every default written out, durations in ISO 8601, `defaults` and shared
+policies merged into each model.
 Equal meaning gives equal normal forms, whatever the order of keys or the way a duration was written.
 It is kept in the database for ever, because a run keeps the version it was decided under; `models_from_normal_form` reads it back without
 touching files or plugins. So a later release may add keys, with null as their default, but must go on reading the old ones.
@@ -14,7 +15,9 @@ from datetime import timedelta
 from typing import Any
 
 from controller.config.build_policy import build_policy, fill_on
+from controller.config.build_stages import DEFAULT_COST, Calendars, build_promotion_hold
 from controller.config.schema import ConfigSection, GateSection, ModelSection, TrainSection
+from controller.config.watch_section import build_watch
 from controller.core.model import Json
 from controller.core.policy import (
     Approval,
@@ -33,8 +36,8 @@ DEFAULT_CANDIDATE = "default"
 
 
 def normal_form(section: ConfigSection) -> dict[str, Json]:
-    """Return the normal form of a validated configuration whose defaults are merged into its models."""
-    form = section.model_dump(mode="json", exclude_none=True, exclude={"defaults"})
+    """Return the normal form of a validated configuration whose defaults and shared policies are merged into its models."""
+    form = section.model_dump(mode="json", exclude_none=True, exclude={"defaults", "policies"})
     for name, model in section.models.items():
         model_form = form["models"][name]
         for policy_name, policy in model.policies.items():
@@ -52,7 +55,8 @@ def normal_form(section: ConfigSection) -> dict[str, Json]:
 def models_from_normal_form(form: Mapping[str, Json], *, only: Collection[str] | None = None) -> dict[str, ModelSpec]:
     """Rebuild the models of a stored normal form, or `only` some of them; equal to those of the configuration it came from."""
     wanted = {name: model for name, model in form["models"].items() if only is None or name in only}
-    section = ConfigSection.model_validate_json(json.dumps({"version": 1, "models": wanted}), strict=True)
+    rest = {"calendars": form["calendars"]} if "calendars" in form else {}
+    section = ConfigSection.model_validate_json(json.dumps({"version": 1, "models": wanted, **rest}), strict=True)
     return build_models(section, wanted)
 
 
@@ -63,21 +67,30 @@ def policy_from_normal_form(model: str, name: str, form: Mapping[str, Json]) -> 
     """
     model_form = form["models"][model]
     return models_from_normal_form(
-        {"models": {model: {**model_form, "policies": {name: model_form["policies"][name]}}}}
+        {**form, "models": {model: {**model_form, "policies": {name: model_form["policies"][name]}}}}
     )[model].policies[name]
 
 
 def build_models(section: ConfigSection, forms: Mapping[str, Json]) -> dict[str, ModelSpec]:
     """Return the records of all models; `forms` are their normal forms."""
-    return {name: _model(name, model, forms[name]) for name, model in section.models.items()}
+    calendars = section.calendars or {}
+    return {name: _model(name, model, forms[name], calendars) for name, model in section.models.items()}
 
 
-def _model(name: str, section: ModelSection, form: Mapping[str, Json]) -> ModelSpec:
+def _model(name: str, section: ModelSection, form: Mapping[str, Json], calendars: Calendars) -> ModelSpec:
     return ModelSpec(
         name=name,
         labels=section.labels,
         policies={
-            policy: build_policy(name, policy, policy_section, form["policies"][policy], section.train.concurrency)
+            policy: build_policy(
+                name,
+                policy,
+                policy_section,
+                form["policies"][policy],
+                section.train.concurrency,
+                calendars=calendars,
+                cost=section.train.cost,
+            )
             for policy, policy_section in section.policies.items()
         },
         training=_training(section.train),
@@ -87,6 +100,8 @@ def _model(name: str, section: ModelSection, form: Mapping[str, Json]) -> ModelS
         notify=tuple(section.notify),
         keep_artifacts=section.keep_artifacts,
         after_rollback=section.after_rollback if isinstance(section.after_rollback, timedelta) else None,
+        watch=build_watch(section.watch, model=name),
+        hold_promotion=build_promotion_hold(section.hold_promotion, calendars),
     )
 
 
@@ -109,6 +124,7 @@ def _training(section: TrainSection) -> Training:
         concurrency=section.concurrency,
         stop_grace=section.stop_grace,
         lost_grace=section.lost_grace,
+        cost=DEFAULT_COST if section.cost is None else section.cost,
     )
 
 

@@ -9,35 +9,51 @@ from __future__ import annotations
 import os
 import re
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from controller import plugins
+from controller.config.files import selects
+from controller.config.load import collector_paused
+from controller.config.never import warn_of_dead_policies
 from controller.config.problems import Findings, texts
 from controller.config.problems import Path as Steps
 from controller.config.records import Config, absolute
+from controller.config.shadowed import warn_of_shadowed_policies
 from controller.core import template
-from controller.core.conditions import Expression, Pattern
+from controller.core.conditions import Expression
 from controller.core.model import Json
-from controller.core.on import Leaf, MaxAge
-from controller.core.policy import ModelSpec, Policy
+from controller.core.on import Absent, AllOf, AnyOf, Leaf, MaxAge, Node, NoEpisode, leaves, traits
+from controller.core.policy import ModelSpec
 from controller.errors import PluginError, Problem
 
 #: What the kernel takes as the path of a Unix socket.
 _MAX_SOCKET_BYTES = 107
+#: Finds a program in a PATH, or in that of this process.
+Which = Callable[[str, str | None], str | None]
 _PARAMETER = re.compile(r"\bparams\.([A-Za-z_]\w*)")
 
 
 def check(config: Config) -> list[Problem]:
     """Return what is wrong or odd, sorted by place, the warnings of loading among it; an empty list is praise."""
+    with collector_paused():
+        return _check(config)
+
+
+def _check(config: Config) -> list[Problem]:
     findings = Findings(config.tree)
     for warning in config.warnings:
         findings.note(warning)
     _check_installation(config, findings)
     _check_sources(config, findings)
+    _check_shared(config, findings)
+    # Most models are trained by the same program, and every folder of PATH is looked into for it.
+    which: Which = cache(lambda program, path: shutil.which(program, path=path))
+    _check_channels(config, findings, which)
     for model in config.models.values():
-        _check_model(config, model, findings)
+        _check_model(config, model, findings, which)
     return [*findings.errors(), *findings.warnings()]
 
 
@@ -70,11 +86,31 @@ def _check_installation(config: Config, findings: Findings) -> None:
             )
 
 
+def _check_shared(config: Config, findings: Findings) -> None:
+    """Look for policies that are shared with nobody."""
+    for name, policy in (findings.value(("policies",)) or {}).items():
+        select = policy["select"]
+        if any(selects(select, model.labels) for model in config.models.values()):
+            continue
+        labels = select if isinstance(select, Mapping) else {}
+        known = [
+            f"label {label!r} has the values: {', '.join(map(repr, values))}"
+            for label in labels
+            if (values := sorted({model.labels[label] for model in config.models.values() if label in model.labels}))
+        ]
+        findings.add(
+            ("policies", name, "select"),
+            "no model has these labels, so nobody has this policy",
+            "; ".join(known) or f"no model has a label {next(iter(labels), '')!r}",
+            severity="warning",
+        )
+
+
 def _check_sources(config: Config, findings: Findings) -> None:
-    leaves = [policy.on for model in config.models.values() for policy in model.policies.values()]
-    named = {on.source for on in leaves if isinstance(on, Leaf)}
+    listeners = [leaf for model in config.models.values() for leaf in _listeners(model)]
+    named = {leaf.source for leaf in listeners}
     for name, source in config.sources.items():
-        if name not in named and not _open_to_all(leaves):
+        if name not in named and None not in named:
             findings.add(
                 ("sources", name),
                 f"no policy uses source {name!r}",
@@ -93,9 +129,15 @@ def _check_sources(config: Config, findings: Findings) -> None:
             _check_watched_folder(config, name, absolute(config.base, watched), findings)
 
 
-def _open_to_all(leaves: list[Leaf | MaxAge]) -> bool:
-    """Say whether some policy takes events of any source."""
-    return any(isinstance(on, Leaf) and on.source is None for on in leaves)
+def _listeners(model: ModelSpec) -> Iterator[Leaf | NoEpisode]:
+    """Yield whatever of a model asks for events or episodes of a source."""
+    for policy in model.policies.values():
+        yield from leaves(policy.on)
+        yield from (place.node for place in traits(policy.on).places if isinstance(place.node, NoEpisode))
+        if policy.ready is not None and policy.ready.unless_open is not None:
+            yield policy.ready.unless_open
+    if model.watch is not None and model.watch.rollback_on is not None:
+        yield model.watch.rollback_on
 
 
 def _check_watched_folder(config: Config, name: str, watched: Path, findings: Findings) -> None:
@@ -115,22 +157,38 @@ def _check_watched_folder(config: Config, name: str, watched: Path, findings: Fi
         )
 
 
+# ------------------------------------------------------------------------------------------------------- people
+
+
+def _check_channels(config: Config, findings: Findings, which: Which) -> None:
+    named = {*config.notify}.union(*(model.notify for model in config.models.values()))
+    written: Mapping[str, Any] = config.normal_form.get("notifiers") or {}
+    for name, channel in config.notifiers.items():
+        path: Steps = ("notifiers", name)
+        if name not in named:
+            findings.add(path, "nobody is told through it", "name it under `notify`", severity="warning", at_key=True)
+        _check_command(config, written[name], "notifiers", channel.type, path, findings, which)
+
+
 # ------------------------------------------------------------------------------------------------------- models
 
 
-def _check_model(config: Config, model: ModelSpec, findings: Findings) -> None:
+def _check_model(config: Config, model: ModelSpec, findings: Findings, which: Which) -> None:
     path: Steps = ("models", model.name)
     if not model.policies:
         findings.add(path, "it has no policy, so only a person can start it", severity="warning", at_key=True)
     for policy in model.policies.values():
-        _check_policy(config, policy, (*path, "policies", policy.name), findings)
+        warn_of_dead_policies(config, model, policy, findings)
+    warn_of_shadowed_policies(model, findings)
     _check_templates(model, (*path, "train"), findings)
     options = model.training.options
-    _check_command(config, options, "launchers", model.training.launcher, (*path, "train"), findings)
+    _check_command(config, options, "launchers", model.training.launcher, (*path, "train"), findings, which)
     for position, promoter in enumerate(model.promoters):
         at: Steps = (*path, "promote", position)
-        _check_command(config, promoter.options, "promoters", promoter.type, at, findings)
-    if model.training.concurrency == "forbid" and any(isinstance(on, Leaf) for on in _leaves(model)):
+        _check_command(config, promoter.options, "promoters", promoter.type, at, findings, which)
+    if model.training.concurrency == "forbid" and any(
+        True for policy in model.policies.values() for _ in leaves(policy.on)
+    ):
         findings.add(
             (*path, "train", "concurrency"),
             "forbid drops the events that come while a run goes on; what they announce waits for the next one",
@@ -147,37 +205,6 @@ def _check_model(config: Config, model: ModelSpec, findings: Findings) -> None:
         )
 
 
-def _leaves(model: ModelSpec) -> list[Leaf | MaxAge]:
-    return [policy.on for policy in model.policies.values()]
-
-
-def _check_policy(config: Config, policy: Policy, path: Steps, findings: Findings) -> None:
-    on = policy.on
-    if not isinstance(on, Leaf):
-        return
-    emitted = _emitted_types(config, on)
-    if on.type is None or on.type.literal is None or emitted is None:
-        return
-    if not any(pattern.matches(on.type.literal) for pattern in emitted):
-        findings.add(
-            (*path, "on", "type"),
-            f"it can never match: source {on.source!r} does not emit {on.type.text!r}",
-            f"it emits: {', '.join(pattern.text for pattern in emitted)}",
-        )
-
-
-def _emitted_types(config: Config, on: Leaf) -> list[Pattern] | None:
-    """Return the types that the policy's source emits; None when nobody can say.
-
-    A source that emits one type of event has it in its options.
-    """
-    if on.source is None or on.source not in config.sources:
-        return None
-    options = config.sources[on.source].options
-    emitted = getattr(options, "event_type", None)
-    return [Pattern(emitted)] if isinstance(emitted, str) else None
-
-
 def _plugin(kind: plugins.Kind, name: str) -> Any:
     try:
         return plugins.load(kind, name)
@@ -190,7 +217,7 @@ def _plugin(kind: plugins.Kind, name: str) -> Any:
 
 def _check_templates(model: ModelSpec, path: Steps, findings: Findings) -> None:
     """Warn of names that a template reads and some run will not have."""
-    without_event = sorted(policy.name for policy in model.policies.values() if isinstance(policy.on, MaxAge))
+    without_event = sorted(policy.name for policy in model.policies.values() if _fires_alone(policy.on))
     for steps, expression in _expressions(findings, path):
         optional = "has(" in expression.source
         if "event" in expression.variables and without_event and "event !=" not in expression.source:
@@ -211,6 +238,15 @@ def _check_templates(model: ModelSpec, path: Steps, findings: Findings) -> None:
                 )
 
 
+def _fires_alone(on: Node) -> bool:
+    """Say whether time alone can make it fire, without any event."""
+    if isinstance(on, AnyOf):
+        return any(map(_fires_alone, on.parts))
+    if isinstance(on, AllOf):
+        return all(isinstance(part, NoEpisode) or _fires_alone(part) for part in on.parts)
+    return isinstance(on, MaxAge) or (isinstance(on, Absent) and on.after is None)
+
+
 def _expressions(findings: Findings, path: Steps) -> Iterator[tuple[Steps, Expression]]:
     for steps, text in texts(findings.value(path), path):
         for expression in template.expressions(text):
@@ -227,6 +263,7 @@ def _check_command(
     plugin_name: str,
     path: Steps,
     findings: Findings,
+    which: Which,
 ) -> None:
     """Look for the program that a plugin on this machine would start."""
     command = options.get("command")
@@ -238,7 +275,7 @@ def _check_command(
     env = options.get("env")
     search = env.get("PATH") if isinstance(env, dict) else None
     workdir = config.base / str(options.get("workdir") or "")
-    found = shutil.which(str(workdir / program) if "/" in program else program, path=search)
+    found = which(str(workdir / program) if "/" in program else program, search)
     if found is None:
         findings.add(
             (*path, "command", 0),

@@ -12,6 +12,7 @@ from pydantic import BaseModel
 from pydantic.errors import PydanticInvalidForJsonSchema
 
 from controller import plugins
+from controller.config.files import SELECT_NONE
 from controller.config.schema import ConfigSection
 from controller.errors import PluginError
 
@@ -28,17 +29,20 @@ def json_schema() -> Schema:
     schema = ConfigSection.model_json_schema(ref_template=_REFERENCES)
     definitions: Schema = schema["$defs"]
     _open_candidates(definitions)
+    _open_policies(definitions)
     _add_plugins(definitions, "sources", "SourceSection")
     _add_plugins(definitions, "promoters", "PromoteSection")
+    _add_plugins(definitions, "notifiers", "NotifierSection")
     _add_launchers(schema, definitions)
     for owner, key in (
         (schema, "sources"),
         (schema, "models"),
+        (schema, "policies"),
         (definitions["ModelSection"], "policies"),
     ):
         owner["properties"][key]["propertyNames"] = _NAMES
+    schema["properties"]["notifiers"]["anyOf"][0]["propertyNames"] = _NAMES
     schema["properties"]["store"]["anyOf"].insert(0, {"type": "string", "description": "The database's URL"})
-    definitions["ModelSection"]["properties"]["notify"]["items"] = {"enum": list(plugins.names("notifiers"))}
     return {"$schema": _DIALECT, **schema, "title": "Retrain Controller configuration"}
 
 
@@ -47,6 +51,16 @@ def _open_candidates(definitions: Schema) -> None:
     candidates = definitions["TrainSection"]["properties"]["candidates"]
     candidates["additionalProperties"] = {"anyOf": [candidates["additionalProperties"], {"type": "null"}]}
     candidates["propertyNames"] = _NAMES
+
+
+def _open_policies(definitions: Schema) -> None:
+    """Let a model say of a shared policy only what is different, or that it does not want it."""
+    own = definitions["PolicySection"]
+    own["required"] = [key for key in own.get("required", ()) if key != "on"]
+    policies = definitions["ModelSection"]["properties"]["policies"]
+    policies["additionalProperties"] = {
+        "anyOf": [policies["additionalProperties"], {"enum": [SELECT_NONE, None], "description": "Not this one"}]
+    }
 
 
 def _add_plugins(definitions: Schema, kind: plugins.Kind, section: str) -> None:

@@ -1,8 +1,13 @@
-"""Reads the files of a configuration, puts several into one, and lays `defaults` under each model; every value keeps its place."""
+"""Reads the files of a configuration, puts several into one, and gives each model what it shares with others; every value keeps its place.
+
+What models share is `defaults`, and the policies at the top, which select models by their labels.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from controller.config.problems import sorted_by_place
 from controller.config.yaml12 import Map, Place, parse
@@ -13,7 +18,12 @@ MAX_BYTES = 16 * 1024 * 1024
 
 _SUFFIXES = (".yaml", ".yml")
 #: Sections whose names may come from several files.
-_NAMED_SECTIONS = ("sources", "launchers", "defaults", "models")
+_NAMED_SECTIONS = ("sources", "notifiers", "launchers", "calendars", "defaults", "policies", "models")
+
+#: `select: all` takes every model.
+SELECT_ALL = "all"
+#: What a model writes in the place of a shared policy that it does not want; null says the same.
+SELECT_NONE = "off"
 
 
 def read_files(path: Path) -> tuple[tuple[Path, ...], Map, list[Problem]]:
@@ -120,21 +130,114 @@ def _copy(original: Map) -> Map:
     return copy
 
 
-# ----------------------------------------------------------------------------------------------------- defaults
+# ------------------------------------------------------------------------------------- defaults, shared policies
 
 
 def with_defaults(root: Map) -> Map:
-    """Return the configuration with `defaults` merged under each model; what has a wrong shape is left for validation."""
-    defaults, models = root.get("defaults"), root.get("models")
-    if not isinstance(defaults, Map) or not isinstance(models, Map):
-        return root
-    merged_models = Map(models.file, models.mark)
-    for name, model in models.items():
-        merged_models.take(name, models)
-        if isinstance(model, Map):
-            merged_models[name] = _merged(defaults, model)
-    merged = _copy(root)
-    merged["models"] = merged_models
+    """Return the configuration as each model has it; what has a wrong shape is left for validation.
+
+    `defaults` are laid under each model, the shared policies that select it under its own, and `defaults.policy` under every policy.
+    """
+    defaults, models, shared = root.get("defaults"), root.get("models"), root.get("policies")
+    under_models = _without("policy", defaults) if isinstance(defaults, Map) else None
+    under_policies = defaults.get("policy") if isinstance(defaults, Map) else None
+    under_policies = under_policies if isinstance(under_policies, Map) else None
+    expanded = _copy(root)
+    policies = _Shared(root, under_policies)
+    if isinstance(shared, Map):
+        expanded["policies"] = policies.written
+    if isinstance(models, Map):
+        expanded["models"] = merged_models = Map(models.file, models.mark)
+        for name, model in models.items():
+            merged_models.take(name, models)
+            if isinstance(model, Map):
+                own = model if under_models is None else _merged(under_models, model)
+                merged_models[name] = policies.under(own)
+    return expanded
+
+
+def selects(select: Any, labels: Any) -> bool:
+    """Say whether a shared policy with this `select` takes a model with these labels, both as written."""
+    if select == SELECT_ALL:
+        return True
+    if not isinstance(select, Mapping) or not select or not isinstance(labels, Mapping):
+        return False
+    return all(
+        key in labels and labels[key] in (wanted if isinstance(wanted, list) else [wanted])
+        for key, wanted in select.items()
+    )
+
+
+class _Shared:
+    """The policies that models share, ready to be laid under a model's own."""
+
+    def __init__(self, root: Map, under_policies: Map | None) -> None:
+        self._root = root
+        self._under = under_policies
+        shared = root.get("policies")
+        shared = shared if isinstance(shared, Map) else Map(root.file)
+        #: As written, with `defaults.policy` under each.
+        self.written = _copy(shared)
+        #: The same without `select`, one object for all the models that take it as it is.
+        self._plain: dict[str, Map] = {}
+        for name, policy in shared.items():
+            if isinstance(policy, Map):
+                self.written[name] = policy if under_policies is None else _laid_over(under_policies, policy)
+                self._plain[name] = _without("select", self.written[name])
+
+    def under(self, model: Map) -> Map:
+        """Return the model with the policies that it has in the end."""
+        own, labels = model.get("policies"), model.get("labels")
+        if not isinstance(own, Map | None):
+            return model
+        taken = [name for name in self._plain if selects(self.written[name].get("select"), labels)]
+        if not taken and (own is None or (self._under is None and not self._plain)):
+            return model
+        expanded = Map(model.file, model.mark) if own is None else Map(own.file, own.mark)
+        for name in taken:
+            if own is None or name not in own:
+                expanded.take(name, self.written)
+                expanded[name] = self._plain[name]
+        for name in own or ():
+            self._add_own(expanded, own, name, self._plain[name] if name in taken else self._under)
+        copy = _copy(model)
+        if own is None:
+            copy.take("policies", self._root)
+        copy["policies"] = expanded
+        return copy
+
+    def _add_own(self, expanded: Map, own: Any, name: str, under: Map | None) -> None:
+        policy = own[name]
+        if name in self._plain and (policy is None or (isinstance(policy, str) and policy.lower() == SELECT_NONE)):
+            return
+        expanded.take(name, own)
+        if under is not None and isinstance(policy, Map):
+            expanded[name] = _laid_over(under, policy)
+
+
+def _without(key: str, original: Map) -> Map:
+    if key not in original:
+        return original
+    copy = Map(original.file, original.mark)
+    for other in original:
+        if other != key:
+            copy.take(other, original)
+    return copy
+
+
+def _laid_over(under: Map, over: Map) -> Map:
+    """Return both mappings in one, as `_merged` does; a null in `over` takes away what lies under it."""
+    merged = Map(over.file, over.mark)
+    for key, value in under.items():
+        if key not in over:
+            merged.take(key, under)
+        elif over[key] is not None:
+            merged.take(key, over)
+            if isinstance(value, Map) and isinstance(over[key], Map):
+                merged[key] = _laid_over(value, over[key])
+    for key in over:
+        if key not in under:
+            merged.take(key, over)
     return merged
 
 

@@ -10,9 +10,9 @@ import gc
 import json
 import re
 import unicodedata
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeGuard, TypeVar
 from urllib.parse import parse_qsl, urlsplit
 
 from pydantic import BaseModel, ValidationError
@@ -21,6 +21,8 @@ from pydantic_core import PydanticCustomError
 from controller import plugins
 from controller.config.build import build_models, normal_form
 from controller.config.build_policy import version_of
+from controller.config.build_stages import DEFAULT_COST
+from controller.config.channels import Channels
 from controller.config.files import read_files, with_defaults
 from controller.config.nearest import nearest_or_known
 from controller.config.problems import Findings, report, texts
@@ -30,14 +32,16 @@ from controller.config.schema import (
     DEFAULT_LAUNCHER,
     ConfigSection,
     DeadLettersSection,
-    ModelDefaults,
+    DefaultsSection,
     SourceSection,
     TrainSection,
 )
 from controller.config.values import read_duration, split_listen
 from controller.config.yaml12 import Map, Seq, Word
 from controller.core import template
+from controller.core.calendar import Calendar, check_date, never_open
 from controller.core.model import CONTROLLER_ORIGIN, PERSON_ORIGIN, Json
+from controller.core.schedule import parse_days
 from controller.errors import ConfigError, ExpressionError, PluginError, RetryLater
 from controller.secret import Secret
 
@@ -59,7 +63,7 @@ def load_config(path: Path | str) -> Config:
 
     Raises `ConfigError` with every problem there is, sorted by place; nothing is loaded by halves.
     """
-    with _collector_paused():
+    with collector_paused():
         return _load(Path(path))
 
 
@@ -117,7 +121,7 @@ def plugin_options(kind: plugins.Kind, name: str, values: Mapping[str, Json], *,
 
 
 @contextlib.contextmanager
-def _collector_paused() -> Iterator[None]:
+def collector_paused() -> Iterator[None]:
     """Keep the garbage collector out: nothing here is garbage yet, and looking for it takes half of the time."""
     enabled = gc.isenabled()
     gc.disable()
@@ -135,8 +139,11 @@ def _check_names(findings: Findings) -> None:
     """Refuse names that are malformed, reserved, or hard to tell apart."""
     root = findings.root
     _check_names_in(findings, ("sources",), reserved=RESERVED_SOURCES)
+    _check_names_in(findings, ("notifiers",))
     _check_names_in(findings, ("models",))
+    _check_names_in(findings, ("calendars",))
     _check_names_in(findings, ("defaults", "train", "candidates"))
+    _check_names_in(findings, ("policies",), reserved=(MANUAL_POLICY,))
     models = root.get("models")
     for name in models if isinstance(models, Map) else ():
         _check_names_in(findings, ("models", name, "policies"), reserved=(MANUAL_POLICY,))
@@ -188,12 +195,12 @@ def _validate(root: Map, findings: Findings, base: Path) -> ConfigSection | None
     context = {"base": base}
     if "defaults" in root:
         try:
-            ModelDefaults.model_validate_json(json.dumps(root["defaults"]), strict=True, context=context)
+            DefaultsSection.model_validate_json(json.dumps(root["defaults"]), strict=True, context=context)
         except ValidationError as error:
             report(
                 error,
                 findings,
-                model=ModelDefaults,
+                model=DefaultsSection,
                 base=("defaults",),
                 ignore=lambda kind, _: kind == "missing",
             )
@@ -267,7 +274,13 @@ class _Loader:
         self._failures: dict[tuple[str, str], PluginError] = {}
         self._sources: dict[str, SourceSpec] = {}
         self._launchers: dict[str, Any] = {}
+        self._channels = Channels(findings, self._plugin, self._options)
         self._store: StoreAddress | None = None
+        self._known_sources = self._names(("sources",))
+        #: Options without problems, by their text: most models are trained and promoted alike.
+        self._read_before: dict[tuple[type[BaseModel], str], Any] = {}
+        #: Policies by identity, all of which live as long as the configuration's tree.
+        self._looked_at: set[int] = set()
 
     def check(self) -> None:
         """Note every problem with plugins, their options, references, templates and secrets."""
@@ -275,8 +288,10 @@ class _Loader:
             self._check_source(name)
         for name in self._names(("launchers",)):
             self._check_settings(name, ("launchers", name))
+        self._channels.check()
         for name in self._names(("models",)):
             self._check_model(name)
+        self._check_policies(("policies",))
         self._check_store()
 
     def build(self, section: ConfigSection, path: Path, files: tuple[Path, ...]) -> Config:
@@ -298,6 +313,8 @@ class _Loader:
             sources=self._sources,
             dead_letters=Quota(keep=dead.keep, max_bytes=dead.max_bytes),
             launchers=self._launchers,
+            notifiers=self._channels.build(section),
+            notify=self._channels.told_in_general(section),
             models=build_models(section, form["models"]),
             version=version_of(form),
             normal_form=form,
@@ -333,11 +350,17 @@ class _Loader:
         if not isinstance(values, Map | None):
             return None
         own = {key: value for key, value in (values or {}).items() if key not in shared}
+        text = json.dumps(own)
+        if (known := self._read_before.get((options_class, text))) is not None:
+            return known
+        problems_before = len(self._findings.problems)
         options = _read_options(
             options_class, own, self._findings, path, base=self._base, also_known=shared, templates=templates
         )
         for steps, secret in _secrets(options, path):
             self._check_secret(secret, steps)
+        if len(self._findings.problems) == problems_before:
+            self._read_before[options_class, text] = options
         return options
 
     def _check_source(self, name: str) -> None:
@@ -373,10 +396,12 @@ class _Loader:
             return
         self._check_training((*path, "train"))
         self._check_promoters((*path, "promote"))
-        notify = self._findings.value((*path, "notify"))
-        for position, notifier in enumerate(notify if isinstance(notify, Seq) else ["log"]):
-            self._plugin("notifiers", notifier, (*path, "notify", position))
+        self._channels.check_notify((*path, "notify"))
         self._check_policies((*path, "policies"))
+        for policy in self._names((*path, "policies")):
+            self._check_budget(name, (*path, "policies", policy, "budget"))
+        self._check_calendars((*path, "hold_promotion"))
+        self._check_sources_named((*path, "watch"))
         candidates = self._names((*path, "train", "candidates"))
         gate = self._findings.value((*path, "gate"))
         if len(candidates) > 1 and not (isinstance(gate, Map) and {"objective", "select"} & set(gate)):
@@ -434,12 +459,58 @@ class _Loader:
                 self._options(plugin.Options, at, ("type",))
 
     def _check_policies(self, path: Steps) -> None:
-        known = self._names(("sources",))
-        for name in self._names(path):
-            at: Steps = (*path, name, "on", "source")
-            source = self._findings.value(at)
-            if isinstance(source, str) and source not in (API_ORIGIN, CONTROLLER_ORIGIN) and source not in known:
-                self._findings.add(at, f"there is no source {source!r}", nearest_or_known(source, known))
+        policies = self._findings.value(path)
+        if not isinstance(policies, Map):
+            return
+        for name, policy in policies.items():
+            if id(policy) in self._looked_at:
+                continue  # shared, as it is, with a model before this one
+            self._looked_at.add(id(policy))
+            self._check_sources_named((*path, name))
+            self._check_calendars((*path, name))
+
+    def _check_sources_named(self, path: Steps) -> None:
+        """Refuse the names of sources that nobody wrote."""
+        known = self._known_sources
+        for steps, source in _sources_named(self._findings.value(path), path):
+            if source not in known and source not in (API_ORIGIN, CONTROLLER_ORIGIN):
+                self._findings.add(steps, f"there is no source {source!r}", nearest_or_known(source, known))
+
+    def _check_calendars(self, path: Steps) -> None:
+        """Refuse the names of calendars that nobody wrote, and calendars that leave no day open together."""
+        names = self._findings.value((*path, "calendars"))
+        if not isinstance(names, Seq):
+            return
+        known = self._names(("calendars",))
+        found = []
+        for position, name in enumerate(names):
+            if isinstance(name, str) and name not in known:
+                at: Steps = (*path, "calendars", position)
+                self._findings.add(at, f"there is no calendar {name!r}", nearest_or_known(name, known))
+            elif isinstance(name, str):
+                found.append(_calendar(name, self._findings.value(("calendars", name))))
+        if len(found) > 1 and never_open(found):
+            self._findings.add((*path, "calendars"), "together they leave no day open", "take one out")
+
+    def _check_budget(self, model: str, path: Steps) -> None:
+        """Refuse a budget that no retraining of the model fits into, and one that is shared by a label that the model lacks."""
+        scope, limit = self._findings.value((*path, "scope")), self._findings.value((*path, "cost"))
+        cost = self._findings.value(("models", model, "train", "cost"))
+        cost = DEFAULT_COST if cost is None else cost
+        if _is_number(limit) and _is_number(cost) and cost > limit:
+            self._findings.add(
+                (*path, "cost"),
+                f"a retraining of {model!r} costs {cost:g}, and the budget is {limit:g}: it would never start",
+                "see `train: {cost: …}`",
+            )
+        label = scope.removeprefix("label:") if isinstance(scope, str) and scope.startswith("label:") else None
+        labels = self._findings.value(("models", model, "labels"))
+        if label and label not in (labels if isinstance(labels, Map) else ()):
+            self._findings.add(
+                (*path, "scope"),
+                f"model {model!r} has no label {label!r}",
+                nearest_or_known(label, labels if isinstance(labels, Map) else ()),
+            )
 
     # ---- store and secrets
 
@@ -492,6 +563,41 @@ class _Loader:
                 severity="warning",
             )
         return value
+
+
+def _sources_named(value: Any, path: Steps) -> Iterator[tuple[Steps, str]]:
+    """Yield every source that a policy names, with its path: in `on`, in a leaf of its tree, in a stage that has a leaf."""
+    if isinstance(value, Map):
+        for key, item in value.items():
+            if key == "source" and isinstance(item, str):
+                yield (*path, key), item
+            elif isinstance(item, Map | Seq):
+                yield from _sources_named(item, (*path, key))
+    elif isinstance(value, Seq):
+        for position, item in enumerate(value):
+            if isinstance(item, Map | Seq):
+                yield from _sources_named(item, (*path, position))
+
+
+def _is_number(value: Any) -> TypeGuard[float]:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _calendar(name: str, written: Any) -> Calendar:
+    """Return a calendar as far as it can be read; what is wrong with it was noted with the shape."""
+    dates, days = (written.get(key) if isinstance(written, Map) else None for key in ("dates", "days"))
+    return Calendar(name=name, dates=_readable(dates, check_date), days=_readable(days, lambda day: parse_days((day,))))
+
+
+def _readable(values: Any, check: Callable[[str], object]) -> tuple[str, ...]:
+    found = []
+    for value in values if isinstance(values, Seq) else ():
+        try:
+            check(value)
+        except (ValueError, TypeError, AttributeError):
+            continue
+        found.append(value)
+    return tuple(found)
 
 
 def _complaint_about_url(url: str, *, with_password: bool, secret: bool = False) -> tuple[str, str] | None:

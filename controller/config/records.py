@@ -12,6 +12,7 @@ from urllib.parse import quote, urlsplit, urlunsplit
 
 from controller.config.yaml12 import Map
 from controller.core.model import Json
+from controller.core.notices import Bundling
 from controller.core.policy import ModelSpec
 from controller.errors import Problem
 from controller.secret import Secret
@@ -83,6 +84,21 @@ class SourceSpec:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class NotifierSpec:
+    """One configured channel to people."""
+
+    name: str
+    #: Name of the plugin.
+    type: str
+    #: An instance of the plugin's `Options`.
+    options: Any
+    #: The kinds of messages it takes; None: all.
+    only: frozenset[str] | None = None
+    #: How messages that wait together become one; None: each goes at once, by itself.
+    grouping: Bundling | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Quota:
     """How many dead letters of each source are kept."""
 
@@ -115,6 +131,10 @@ class Config:
     version: str
     #: The configuration with every default written out, as JSON; references to secrets stay references. Kept for ever.
     normal_form: Mapping[str, Json] = field(repr=False)
+    #: Channels to people by name; a plugin that needs no options is a channel without standing here.
+    notifiers: Mapping[str, NotifierSpec] = field(default_factory=dict)
+    #: Channels that are told what concerns no single model, such as a silent source.
+    notify: tuple[str, ...] = ("log",)
     #: What let it pass but should be seen.
     warnings: tuple[Problem, ...] = ()
     #: The values with their places, for `check`.

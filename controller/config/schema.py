@@ -13,10 +13,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, PlainSerializer, PlainValidator, WithJsonSchema
 
-from controller.config.policy_sections import PolicySection
+from controller.config.files import SELECT_ALL
+from controller.config.policy_sections import CalendarSection, HoldPromotionSection, PolicySection, StagesSection
 from controller.config.values import (
     Duration,
     GateExpression,
+    MessageKind,
     Params,
     PluginSection,
     Section,
@@ -27,6 +29,8 @@ from controller.config.values import (
     iso_duration,
     read_positive_duration,
 )
+from controller.config.watch_section import WatchSection
+from controller.ports import refusal
 from controller.secret import Secret
 
 #: What starts the jobs of a model that does not say.
@@ -65,6 +69,10 @@ class TrainSection(PluginSection):
     retries: RetriesSection = Field(default_factory=RetriesSection, description="What happens after a failed attempt")
     concurrency: Literal["queue", "forbid", "replace", "allow"] = Field(
         "queue", description="What a policy does while another run of the model goes on"
+    )
+    cost: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = Field(
+        None,
+        description="What a retraining counts for in a budget of cost units, until its results say; 1 when left out",
     )
     stop_grace: Span = Field(timedelta(seconds=30), description="From TERM to KILL")
     lost_grace: Span = Field(
@@ -139,7 +147,9 @@ class ModelDefaults(Section):
     gate: GateSection = Field(default_factory=GateSection, description="What a challenger must pass")
     approve: ApproveSection = Field(default_factory=ApproveSection, description="Whether a person is asked")
     promote: list[PromoteSection] = Field([], description="What makes a version the champion, in order")
-    notify: list[Text] = Field(["log"], description="Names of notifiers")
+    notify: list[Text] = Field(
+        ["log"], description="Channels to people: names under `notifiers`, or notifiers that need no options"
+    )
     keep_artifacts: Annotated[int, Field(ge=0, le=100_000)] = Field(
         5,
         description="Artifacts kept of rejected and retired versions, beside the champion's and its predecessor's",
@@ -148,12 +158,71 @@ class ModelDefaults(Section):
         timedelta(hours=24),
         description="How long automatic promotion stays held after a rollback; or `resume`",
     )
+    watch: WatchSection | None = Field(
+        None, description="What is looked at after a promotion; by default whether its signal ends within a day"
+    )
+    hold_promotion: HoldPromotionSection | None = Field(None, description="When promotions wait")
 
 
 class ModelSection(ModelDefaults):
     """Something that is retrained."""
 
     policies: dict[str, PolicySection] = Field({}, description="The rules that say when")
+
+
+class DefaultsSection(ModelDefaults):
+    """What all models share, and what all policies share."""
+
+    policy: StagesSection | None = Field(
+        None, description="Laid under every policy: the stages behind its `on`; a policy's own keys win"
+    )
+
+
+# ----------------------------------------------------------------------------------------------- shared policies
+
+
+def _read_select(value: Any) -> Any:
+    if value == SELECT_ALL:
+        return value
+    if not isinstance(value, dict):
+        raise refusal(f"{value!r} is not a choice of models", hint="write {team: travel}, or all")
+    if not value:
+        raise refusal("it names no label", hint="write {team: travel}, or `select: all` for every model")
+    for label, wanted in value.items():
+        words = wanted if isinstance(wanted, list) and wanted else [wanted]
+        if not all(isinstance(word, str) for word in words):
+            raise refusal(f"label {label!r}: a label's value is a text, or a list of them", hint="quote it")
+    return value
+
+
+Select = Annotated[
+    dict[str, Any] | Literal["all"],
+    PlainValidator(_read_select),
+    WithJsonSchema(
+        {
+            "description": "Labels that a model must have, each with its value or a list of values; or `all`",
+            "anyOf": [
+                {"const": SELECT_ALL},
+                {
+                    "type": "object",
+                    "minProperties": 1,
+                    "additionalProperties": {
+                        "anyOf": [
+                            {"type": "string"},
+                            {"type": "array", "minItems": 1, "items": {"type": "string"}},
+                        ]
+                    },
+                },
+            ],
+        }
+    ),
+]
+
+
+class SharedPolicySection(PolicySection):
+    """A policy of every model that it selects; a model's own keys under the same name are laid over it."""
+
+    select: Select = Field(description="Labels of the models that have it, such as {team: travel}, or all")
 
 
 # -------------------------------------------------------------------------------------------------- installation
@@ -193,6 +262,27 @@ class SourceSection(PluginSection):
     )
 
 
+class NotifierGroupSection(Section):
+    """How messages that wait together become one."""
+
+    wait: Span = Field(timedelta(seconds=30), description="The first one waits so long for others; 0s: it does not wait")
+    repeat: Span = Field(
+        timedelta(minutes=5), description="After one was sent, the next of its kind and model are sent together after this"
+    )
+
+
+class NotifierSection(PluginSection):
+    """A channel to people; the notifier has further keys."""
+
+    type: Text = Field(description="Which notifier")
+    only: Annotated[list[MessageKind], Field(min_length=1)] | None = Field(
+        None, description="Kinds of messages that it takes; all when left out"
+    )
+    group: NotifierGroupSection | None = Field(
+        None, description="How messages of the same kind and model that wait together become one"
+    )
+
+
 class DeadLettersSection(Section):
     """How much is kept, for each source, of what came in and could not be understood."""
 
@@ -217,6 +307,16 @@ class ConfigSection(Section):
     dead_letters: DeadLettersSection | None = Field(
         None, description="How much of what could not be understood is kept, for each source"
     )
+    notifiers: dict[str, NotifierSection] | None = Field(None, description="Channels to people, by name")
+    notify: list[Text] | None = Field(
+        None,
+        description="Channels that are told what concerns no single model, such as a silent source; "
+        "by default those under `defaults`, or log",
+    )
     launchers: dict[str, dict[str, Any]] = Field({}, description="Settings of launchers, by the launcher's name")
-    defaults: ModelDefaults | None = Field(None, description="What all models share")
+    calendars: dict[str, CalendarSection] | None = Field(
+        None, description="Closed days, by name; policies and promotions name them"
+    )
+    defaults: DefaultsSection | None = Field(None, description="What all models and policies share")
+    policies: dict[str, SharedPolicySection] = Field({}, description="Policies that models share, by name")
     models: dict[str, ModelSection] = Field({}, description="What is retrained, by name")

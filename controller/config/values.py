@@ -13,16 +13,19 @@ from zoneinfo import available_timezones
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainSerializer, PlainValidator, WithJsonSchema
 
-from controller.config.nearest import nearest
+from controller.config.nearest import nearest, nearest_or_known
 from controller.core.conditions import Expression
 from controller.core.duration import parse_duration
 from controller.core.model import Json
+from controller.core.notices import KINDS
 from controller.core.schedule import parse_between, parse_timezone
 from controller.errors import ExpressionError
 from controller.ports import refusal
 
 #: What `when` and `by` may read.
 EVENT_VARIABLES = ("event", "model", "champion")
+#: What `ready.rows` may read.
+ROWS_VARIABLES = ("event", "model")
 #: What `gate.require` may read.
 GATE_VARIABLES = ("candidate", "champion", "model", "run")
 
@@ -109,6 +112,12 @@ EventExpression = Annotated[
     _AS_SOURCE,
     _cel_schema(EVENT_VARIABLES),
 ]
+RowsExpression = Annotated[
+    Expression,
+    PlainValidator(_expression_over(ROWS_VARIABLES)),
+    _AS_SOURCE,
+    _cel_schema(ROWS_VARIABLES),
+]
 GateExpression = Annotated[
     Expression,
     PlainValidator(_expression_over(GATE_VARIABLES)),
@@ -155,6 +164,12 @@ def check_version(value: Any) -> Any:
     return value
 
 
+def _check_kind(text: str) -> str:
+    if text not in KINDS:
+        raise refusal(f"{text!r} is not a kind of message", hint=nearest_or_known(text, KINDS))
+    return text
+
+
 def _check_pattern(text: str) -> str:
     if not text:
         raise refusal(
@@ -168,6 +183,8 @@ TimeZone = Annotated[str, AfterValidator(_check_timezone)]
 Between = Annotated[str, AfterValidator(_check_between)]
 Glob = Annotated[str, AfterValidator(_check_pattern)]
 Text = Annotated[str, Field(min_length=1)]
+#: A kind of message to people.
+MessageKind = Annotated[str, AfterValidator(_check_kind), WithJsonSchema({"enum": list(KINDS)})]
 Day = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
 Params = dict[str, Any]
 

@@ -110,8 +110,13 @@ class Map(dict[str, Any]):
         self[key] = other[key]
         self._at[key] = other._at[key]
         file = other._file_of(key)
-        if file != self.file:
-            self._files = {**(self._files or {}), key: file}
+        if file == self.file:
+            if self._files is not None:
+                self._files.pop(key, None)
+        elif self._files is None:
+            self._files = {key: file}
+        else:
+            self._files[key] = file
 
     def key_at(self, key: str) -> Place:
         """Return where a key stands."""
@@ -416,7 +421,10 @@ class _Reader:
 
 def _mark_of(event: Any) -> int:
     mark = event.start_mark
-    return _pack(mark.line + 1, mark.column + 1)
+    # As `_pack` does it, written out: it is asked of every key and value.
+    line: int = mark.line + 1
+    column: int = mark.column + 1
+    return line << _COLUMN_BITS | (column if column < _MAX_COLUMN else _MAX_COLUMN)
 
 
 def dotted(path: Any) -> str:

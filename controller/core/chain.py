@@ -17,6 +17,8 @@ from controller.core.episode import Episode
 from controller.core.model import Champion, Event, Json, Pause
 from controller.core.policy import Policy
 
+#: Joins the names of what a condition waits for.
+WAITS_OR = " or "
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -49,6 +51,18 @@ class Facts:
     last_failure_at: datetime | None = None
     #: When the run of this policy's last FIRE ended; None while there is none, or it goes on.
     last_ended_at: datetime | None = None
+    #: Episodes that are open now, when the policy asks for any.
+    open_episodes: Sequence[Episode] = ()
+    #: The `dedup_domain` of each source that has one: its episodes have that as their origin.
+    domains: Mapping[str, str] = field(default_factory=dict)
+    #: Retrainings that count in the policy's budget: when each was decided and what it costs, oldest first.
+    spent: Sequence[tuple[datetime, float]] = ()
+    #: Ended runs of this policy and key, newest first, that did not help, since one that helped or a person's `resume`.
+    unhelpful: Sequence[str] = ()
+    #: How many runs lie behind the event, or behind that cause of all that are held which has the fewest: 0 when it came from outside.
+    depth: int = 0
+    #: The run of this model that emitted the event, when nothing that is held came from elsewhere.
+    own_run: str | None = None
     #: The episode that the event belongs to, as it is after this event; None when it belongs to none, or nothing is known of it.
     episode: Episode | None = None
 
@@ -71,7 +85,7 @@ class PolicyState:
     held_count: int = 0
     #: When to look again without an event; None when only an event or what is named in `waits_for` can change anything.
     due_at: datetime | None = None
-    #: What ends a hold that has no time: `resume`, `champion`, `run`.
+    #: What ends a hold that has no time: `rows`, `episode`, `resume`, `champion`, `run`.
     waits_for: str | None = None
 
 
@@ -93,6 +107,37 @@ class Question:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Rest:
+    """What a stage keeps when nothing is held, and when to look again without an event."""
+
+    slot: Json
+    due_at: datetime | None = None
+    waits_for: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Aftermath:
+    """What becomes of what a condition collected and kept."""
+
+    #: skip: the event stays collected, because it counts towards a later occasion.
+    collects: bool = False
+    #: skip: what is left as it is: `nothing` (the policy begins anew), the `causes` collected so far, or a whole `hold`.
+    keeps: Literal["nothing", "causes", "hold"] = "nothing"
+    #: skip that keeps causes: how many there are now.
+    count: int = 0
+    #: Collected causes of these instants no longer matter; or all from before an instant.
+    lets_go: Sequence[datetime] = ()
+    keeps_since: datetime | None = None
+    #: skip that ends a hold: all but the causes of these instants.
+    keeps_only: Sequence[datetime] | None = None
+    #: skip: nothing of what was kept matters any more; it is forgotten, which is counted and not written down.
+    is_over: bool = False
+    #: What is kept when the chain ends behind this stage without a FIRE, and with one; None leaves nothing, or what it remembers.
+    rest: Rest | None = None
+    fired: Rest | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Answer:
     """What a stage says."""
 
@@ -104,10 +149,10 @@ class Answer:
     until: datetime | None = None
     #: hold without a time: what ends it.
     waits_for: str | None = None
-    #: What the stage keeps from now on.
+    #: What the stage keeps from now on; None leaves it as it is, and what is empty is nothing.
     slot: Json = None
-    #: skip: the event stays collected, because it counts towards a later occasion.
-    collects: bool = False
+    #: What becomes of what was collected and kept; None for a stage that asks nothing about that.
+    after: Aftermath | None = None
     #: pass of the last stage: the queued run that takes the causes in.
     joins_run: str | None = None
     #: pass of the last stage: the runs that are replaced.
@@ -127,6 +172,13 @@ class Stage:
     person_passes_over: bool = True
     #: Whether what it keeps outlives a FIRE or a SKIP; a window starts anew, a level must remember that it fired.
     remembers: bool = False
+    #: Whether a policy has it at all; None when only `ask` can say.
+    concerns: Callable[[Policy], bool] | None = None
+
+
+def waits_of(waits_for: str | None) -> tuple[str, ...]:
+    """Return what ends a wait, each by its name: a condition may wait for the first of several (`champion or run`)."""
+    return () if waits_for is None else tuple(waits_for.split(WAITS_OR))
 
 
 def passed(reason: str, *, slot: Json = None, **facts: Json) -> Answer:
@@ -144,9 +196,9 @@ def hold_for(named: str, reason: str, *, slot: Json = None, **facts: Json) -> An
     return Answer(outcome="hold", reason=reason, waits_for=named, facts=facts, slot=slot)
 
 
-def skipped(reason: str, *, slot: Json = None, collects: bool = False, **facts: Json) -> Answer:
+def skipped(reason: str, *, slot: Json = None, **facts: Json) -> Answer:
     """Answer that this occurrence ends here."""
-    return Answer(outcome="skip", reason=reason, facts=facts, slot=slot, collects=collects)
+    return Answer(outcome="skip", reason=reason, facts=facts, slot=slot)
 
 
 def to_micros(at: datetime) -> int:
@@ -161,7 +213,7 @@ def from_micros(value: int) -> datetime:
 
 def clock(at: datetime) -> str:
     """Write an instant for people, to the second, in UTC."""
-    return at.strftime("%Y-%m-%d %H:%M:%SZ")
+    return f"{at.isoformat(' ', 'seconds')[:19]}Z"
 
 
 def span(length: timedelta) -> str:

@@ -156,11 +156,12 @@ class Expression:
 
 @dataclass(frozen=True, slots=True)
 class _Comparison:
-    """A field of the data against a literal: `event.data.share > 0.3`."""
+    """A field of the data against a literal: `event.data.share > 0.3`; or one text against another: `event.subject == model.name`."""
 
     path: tuple[str, ...]
     compare: Callable[[Any, Any], bool]
-    literal: float | str
+    #: As a tuple the path of another field.
+    literal: float | str | tuple[str, ...]
 
 
 _COMPARE: Mapping[str, Callable[[Any, Any], bool]] = {
@@ -173,7 +174,7 @@ _COMPARE: Mapping[str, Callable[[Any, Any], bool]] = {
 }
 _TERM = re.compile(
     r"\s*(?P<path>[a-z]+(?:\.[A-Za-z_]\w*)+)\s*(?P<sign><=|>=|<|>|==|!=)\s*"
-    r"(?:(?P<number>-?\d{1,15}(?:\.\d{1,15})?)|'(?P<single>[^'\"\\&]*)'|\"(?P<double>[^'\"\\&]*)\")\s*"
+    r"(?:(?P<number>-?\d{1,15}(?:\.\d{1,15})?)|'(?P<single>[^'\"\\&]*)'|\"(?P<double>[^'\"\\&]*)\"|(?P<other>[a-z]+(?:\.[A-Za-z_]\w*)+))\s*"
 )
 
 
@@ -192,7 +193,9 @@ def _comparisons(source: str) -> tuple[_Comparison, ...] | None:
         text = match["single"] if match["single"] is not None else match["double"]
         if number is None and match["sign"] not in ("==", "!="):
             return None
-        literal: float | str = text if number is None else float(number)
+        literal: float | str | tuple[str, ...] = text if number is None else float(number)
+        if match["other"] is not None:
+            literal = tuple(match["other"].split("."))
         found.append(_Comparison(tuple(match["path"].split(".")), _COMPARE[match["sign"]], literal))
     return tuple(found)
 
@@ -206,9 +209,21 @@ def _compare_all(comparisons: tuple[_Comparison, ...], values: Mapping[str, Json
                 return None
             found = found[name]
         kind = type(found)
-        literal = comparison.literal
+        literal: Json = comparison.literal
+        if type(literal) is tuple:
+            other: Json = values
+            for name in literal:
+                if type(other) is not dict or name not in other:
+                    return None
+                other = other[name]
+            if type(other) is not str:
+                return None
+            literal = other
         if kind is int and type(literal) is float:
-            found = float(found)
+            try:
+                found = float(found)
+            except OverflowError:
+                return None
         elif kind is not type(literal):
             return None
         if not comparison.compare(found, literal):

@@ -187,8 +187,14 @@ class DataSets:
         return Plan(entries=_entries(hashed, closed, was_open=True), groups={hashed: closed}, event=event)
 
     def overfull(self) -> str | None:
-        """Return the name of a data set that has too many parts."""
-        return next((group.name for group in tuple(self._open.values()) if group.overfull), None)
+        """Return what to complain of when a data set has too many parts; None when none has."""
+        name = next((group.name for group in tuple(self._open.values()) if group.overfull), None)
+        if name is None:
+            return None
+        return (
+            f"data set {name!r} has more than {self._grouping.max_parts} parts; it will not become an event, "
+            "unless max_parts is raised"
+        )
 
     def report(self) -> Json:
         """Return who waits, for people."""

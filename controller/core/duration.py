@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from datetime import timedelta
 from decimal import Decimal
+from functools import lru_cache
 
 _MICROSECOND = timedelta(microseconds=1)
 #: Microseconds in each unit, in the order in which a text names them.
@@ -48,6 +49,7 @@ def parse_duration(text: str) -> timedelta:
         raise ValueError(message) from None
 
 
+@lru_cache(maxsize=4096)  # the same few lengths stand in every explanation
 def format_duration(length: timedelta) -> str:
     """Write a length so that `parse_duration` reads it back: `1h30m`, `7d`, `500ms`, `0s`.
 

@@ -6,7 +6,7 @@ Change one with `dataclasses.replace`. Every instant is timezone-aware UTC.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal
@@ -17,7 +17,7 @@ Json = Any
 #: Prefixes of ids, by kind of row; `run-0f2k9q3x7mabcdef`.
 EVENT_ID, DECISION_ID, RUN_ID, JOB_ID, ATTEMPT_ID = "evt", "dec", "run", "job", "att"
 VERSION_ID, PROMOTION_ID, NOTIFICATION_ID, ACT_ID, TOKEN_ID = "ver", "pro", "not", "act", "tok"
-EPISODE_ID, DEAD_LETTER_ID = "epi", "dea"
+EPISODE_ID, DEAD_LETTER_ID, WATCH_ID = "epi", "dea", "wat"
 
 #: The origin of what a person does; no source may have this name.
 PERSON_ORIGIN = "person"
@@ -26,6 +26,8 @@ CONTROLLER_ORIGIN = "controller"
 #: CloudEvents extensions that make an event part of an episode: its key (unique within the origin), `firing` or `resolved`,
 #: and after how many seconds without a sign of life it counts as over (by default a day).
 EPISODE, EPISODE_STATE, EPISODE_EXPIRE = "episode", "episodestate", "episodeexpire"
+#: The CloudEvents extension by which an event says which run emitted it: what its job was told as RETRAIN_RUN_ID.
+EMITTED_BY = "retrainrun"
 #: The CloudEvents type of a press of the retrain button.
 RETRAIN_REQUESTED = "retrain.requested"
 #: The CloudEvents type of what the source doctor sends through a source to see it arrive; it never makes a policy act.
@@ -132,6 +134,8 @@ class Cause:
     subject: str | None
     #: Event time.
     time: datetime
+    #: The run of ours that emitted the event, as it says itself; None when it came from outside.
+    emitted_by: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -391,7 +395,7 @@ class Notification:
     id: str
     #: Name of the notifier that carries it.
     channel: str
-    #: approval_required, promoted, rejected, failed, rolled_back, …
+    #: One of `KINDS` in `core/notices.py`: approval_required, promoted, rejected, failed, rolled_back, …
     kind: str
     model: str | None
     run_id: str | None
@@ -403,3 +407,13 @@ class Notification:
     due_at: datetime
     created_at: datetime
     finished_at: datetime | None
+    #: Why it is in this state, or what the last attempt at it came to.
+    reason: str = ""
+    #: What it is about beside a model, such as a source; messages that count something are told apart by it.
+    topic: str | None = None
+    #: The id of the first of those that are sent together with it; None until it is decided with which.
+    group_id: str | None = None
+    #: When that was decided.
+    closed_at: datetime | None = None
+    #: What is sent stands for these, the oldest first; empty when it stands for itself alone. No column.
+    messages: Sequence[Notification] = ()

@@ -10,11 +10,14 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Literal
 
+from controller.core.calendar import Calendar
 from controller.core.conditions import Expression
 from controller.core.model import Json
-from controller.core.on import Leaf, MaxAge
+from controller.core.on import Leaf, On
 
 Concurrency = Literal["queue", "forbid", "replace", "allow"]
+#: A chain of retrainings that cause each other is ended here, when the policy does not say.
+DEFAULT_MAX_CHAIN = 3
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -50,12 +53,57 @@ class QuietHours:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Ready:
+    """Wait until there is enough to train on."""
+
+    #: So many rows must have come with the events that are held; None: any number.
+    new_rows: int | None = None
+    #: CEL that gives the rows of an event; by default `event.data.rows`.
+    rows: Expression | None = None
+    #: Labels come this long after the data: counted from the first event that is held.
+    label_delay: timedelta | None = None
+    #: Wait while an episode is open that fits; by source, type and subject.
+    unless_open: Leaf | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Breaker:
+    """Stop after so many retrainings in a row that did not help, until a person resumes."""
+
+    after: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Budget:
+    """At most so many runs, or units of cost, within a sliding window."""
+
+    #: Runs, or units of the `cost` that a run declares; exactly one of the two.
+    runs: int | None
+    cost: float | None
+    per: timedelta
+    #: Whose runs count: `model`, `all`, or the name of a label (`label:team`): models with the same value share.
+    scope: str = "model"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Watch:
+    """What is looked at after a promotion."""
+
+    #: How long.
+    lasting: timedelta
+    #: An event that fits says that it is worse, and the promotion is rolled back; None: nothing does.
+    rollback_on: Leaf | None = None
+    #: So many events that fit are needed.
+    min_samples: int = 1
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Policy:
     """The rule that says when a model is retrained."""
 
     model: str
     name: str
-    on: Leaf | MaxAge
+    on: On
     #: Hash of the whole normal form; a decision names it.
     version: str
     #: Hash of the `on` part: the policy's state is kept while it is the same.
@@ -63,8 +111,24 @@ class Policy:
     debounce: Debounce | None = None
     cooldown: Cooldown | None = None
     quiet_hours: QuietHours | None = None
+    ready: Ready | None = None
+    calendars: tuple[Calendar, ...] = ()
+    #: A cause chain with so many runs in it starts no further one.
+    max_chain: int = DEFAULT_MAX_CHAIN
+    #: Whether what a run of this very model emitted may start another one.
+    own_output: bool = False
+    breaker: Breaker | None = None
+    budget: Budget | None = None
+    #: `live` starts runs, `observe` decides and records but starts none, `off` is not asked.
+    mode: Literal["live", "observe", "off"] = "live"
+    #: Of the runs that wait for the same launcher, the higher goes first.
+    priority: int = 0
+    #: Runs start up to so much later, by a share that comes from the model's name and is always the same.
+    jitter: timedelta | None = None
     #: Belongs to the model (`train.concurrency`); repeated here because the chain asks.
     concurrency: Concurrency = "queue"
+    #: Belongs to the model too (`train.cost`): what one retraining counts for in a budget of cost units.
+    cost: float = 1.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -105,6 +169,8 @@ class Training:
     stop_grace: timedelta = timedelta(seconds=30)
     #: How long a job that its launcher no longer knows may take to come back.
     lost_grace: timedelta = timedelta(seconds=30)
+    #: What a retraining counts for in a budget of cost units, until its results say what it cost.
+    cost: float = 1.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -142,6 +208,14 @@ class Approval:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class PromotionHold:
+    """When promotions wait: in quiet hours, and on days that a calendar closes."""
+
+    quiet_hours: QuietHours | None = None
+    calendars: tuple[Calendar, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class PromoterSpec:
     """One promoter of a model: its plugin's name and options as written."""
 
@@ -166,3 +240,7 @@ class ModelSpec:
     keep_artifacts: int = 5
     #: How long automatic promotion stays held after a rollback; None: until a person resumes.
     after_rollback: timedelta | None = timedelta(hours=24)
+    #: What is looked at after a promotion; None: only the signal that asked for it, and nothing is rolled back.
+    watch: Watch | None = None
+    #: When promotions wait, whoever decided them; None: never.
+    hold_promotion: PromotionHold | None = None

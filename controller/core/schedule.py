@@ -134,15 +134,20 @@ def quiet_until(now: datetime, *, between: str, timezone: str, days: Sequence[st
     and `parse_days` refuse.
     """
     zone, span, weekdays = parse_timezone(timezone), parse_between(between), parse_days(tuple(days))
-    today = now.astimezone(zone).date()
     end: datetime | None = None
-    for offset in range(-2, _MERGE_LIMIT.days + 1):
-        window = _window(today, offset, span, weekdays, zone)
-        if window is None:
-            continue
+    for window in _windows(now.astimezone(zone).date(), span, weekdays, zone):
         if window[0] <= (end or now) < window[1]:
             end = window[1]
     return end
+
+
+@lru_cache(maxsize=1024)
+def _windows(
+    today: date, span: tuple[int, int], weekdays: frozenset[int], zone: ZoneInfo
+) -> tuple[tuple[datetime, datetime], ...]:
+    """Return the windows that may hold on a day or follow what holds then, in order; the same all day, for every policy."""
+    windows = (_window(today, offset, span, weekdays, zone) for offset in range(-2, _MERGE_LIMIT.days + 1))
+    return tuple(window for window in windows if window is not None)
 
 
 def _window(

@@ -12,6 +12,8 @@ from typing_extensions import (
     TypedDict,
 )  # pydantic reads these for the API's documentation, and wants this one before Python 3.12
 
+from controller.core.watch_shapes import WatchShape
+
 Json = Any
 
 
@@ -26,6 +28,8 @@ class CauseShape(TypedDict):
     subject: str | None
     time: str
     decision_id: str
+    #: The run of ours that emitted it; null for an event from outside.
+    emitted_by: str | None
 
 
 class TraceShape(TypedDict):
@@ -234,6 +238,18 @@ class RunShape(RunSummary):
     epoch: int | None
     stop_as: str | None
     awaiting_since: str | None
+    #: Of the runs that wait for the same launcher, the higher goes first; and it is not started before this.
+    priority: int
+    not_before: str | None
+    #: What it counts for in a budget of cost units.
+    cost: float
+    #: How many runs lie behind its causes.
+    depth: int
+    #: Whether it helped: CURED, NOT_CURED, WORSE or UNKNOWN; null while nobody knows, and for a run that was not promoted.
+    outcome: str | None
+    outcome_reason: str
+    #: What is looked at after its promotion.
+    watch: WatchShape | None
     #: The champion it is compared with; pinned when it was dispatched.
     champion: VersionShape | None
     #: At most the first hundred; `cause_count` counts them all.

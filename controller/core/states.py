@@ -117,8 +117,8 @@ RUN = _machine(
         _row("JUDGING", "PROMOTING", "passed"),
         # The gatekeeper: passed, but a person decides, or promotion is held after a rollback.
         _row("JUDGING", "AWAITING_APPROVAL", "approval_required", "held"),
-        # The gatekeeper: the challenger is not better, or the comparison says nothing.
-        _row("JUDGING", "REJECTED", "gate_failed", "inconclusive"),
+        # The gatekeeper: the challenger is not better, the comparison says nothing, or what the same cause made before was rolled back.
+        _row("JUDGING", "REJECTED", "gate_failed", "inconclusive", "rolled_back_before"),
         # The gatekeeper: the model has no promoters.
         _row("JUDGING", "SUCCEEDED", "nothing_to_promote"),
         # The gatekeeper: the champion is of a later decision than this run.
@@ -236,6 +236,10 @@ NOTIFICATION = _machine(
         _row("PENDING", "SENT", "sent"),
         # The outbox: the notifier gave up, or nobody took it for too long.
         _row("PENDING", "DEAD", "gave_up"),
+        # The outbox: its channel does not take messages of this kind.
+        _row("PENDING", "SKIPPED", "not_wanted"),
+        # A person has it sent again.
+        _row("DEAD", "PENDING", "retried"),
     ],
 )
 
@@ -247,6 +251,21 @@ EPISODE = _machine(
         _row("OPEN", "RESOLVED", "resolved"),
         # The janitor: no sign of life for too long; `resolved` may never come.
         _row("OPEN", "EXPIRED", "expired"),
+    ],
+)
+
+WATCH = _machine(
+    "watch",
+    "OPEN",
+    [
+        # The watcher: the alert that asked for the retraining was resolved, or its metric is back.
+        _row("OPEN", "CURED", "cleared"),
+        # The watcher: the signal came again, or was still there when the time was over.
+        _row("OPEN", "NOT_CURED", "came_back", "still_there"),
+        # The watcher: enough events that fit `rollback_on`; the rollback is written with this.
+        _row("OPEN", "WORSE", "worse"),
+        # The watcher: a person decided, another version took over, the signal has no end that can be seen, or nothing was seen of it.
+        _row("OPEN", "UNKNOWN", "person_decided", "replaced", "nothing_to_cure", "not_known"),
     ],
 )
 
@@ -262,7 +281,7 @@ DEAD_LETTER = _machine(
 )
 
 MACHINES: dict[str, Machine] = {
-    machine.name: machine for machine in (EVENT, RUN, JOB, VERSION, PROMOTION, STEP, NOTIFICATION, EPISODE, DEAD_LETTER)
+    machine.name: machine for machine in (EVENT, RUN, JOB, VERSION, PROMOTION, STEP, NOTIFICATION, EPISODE, WATCH, DEAD_LETTER)
 }
 
 #: A run holds the model's slot in these states; in AWAITING_APPROVAL it waits for a person and holds nothing.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 
 from controller.core.model import DeadLetter
 from controller.engine.runtime import Runtime
@@ -16,8 +17,28 @@ from controller.store.letters import Buried
 
 #: So many dead letters of a source get a line of their own in each period of so many seconds; the others are counted.
 LINES, PERIOD_SECONDS = 10, 60.0
+#: After people were told of a source's dead letters, they are told again of those that came since, together, when this has passed.
+TELL_EVERY = timedelta(hours=1)
 #: Of a reason so much stands in the log.
 _LONGEST = 500
+
+
+def tell_of_dead_letters(runtime: Runtime, tx: Transaction, origin: str, count: int, *, reason: str) -> None:
+    """Tell people of dead letters of a source, in the transaction that made them: the first at once, then their number once in a while."""
+
+    def title(number: int) -> str:
+        return f"source {origin}: {'a dead letter' if number == 1 else f'{number:,} dead letters'}"
+
+    body = {"source": origin, "reason": reason[:_LONGEST], "see": f"retrainctl dead list --source {origin}"}
+    tx.outbox.count(
+        runtime.config.notify,
+        kind="dead_letters",
+        topic=origin,
+        title=title,
+        count=count,
+        every=TELL_EVERY,
+        body=body,
+    )
 
 
 @dataclass(slots=True)
@@ -39,10 +60,15 @@ class Burial:
     def store(self, tx: Transaction, letters: Mapping[str, Sequence[DeadLetter]]) -> dict[str, Buried]:
         """Store the dead letters of several sources, in the order of their names."""
         quota = self._runtime.config.dead_letters
-        return {
+        buried = {
             origin: tx.letters.bury(origin, letters[origin], keep=quota.keep, max_bytes=quota.max_bytes)
             for origin in sorted(letters)
         }
+        # After all letters, so that two transactions wait for each other in one direction only.
+        for origin, each in buried.items():
+            if each.new:
+                tell_of_dead_letters(self._runtime, tx, origin, len(each.new), reason=each.new[0][1].reason)
+        return buried
 
     def tell(self, buried: Mapping[str, Buried]) -> None:
         """Count and log what is durable now."""
@@ -58,6 +84,8 @@ class Burial:
                 metrics.dead_letters_dropped.labels(origin).inc(each.dropped)
             for id_, letter in each.new:
                 self._line(origin, id_, letter)
+        if any(each.new for each in buried.values()):
+            self._runtime.bells.ring("outbox")
 
     def _line(self, origin: str, id_: str, letter: DeadLetter) -> None:
         now = self._runtime.clock.monotonic()

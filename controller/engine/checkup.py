@@ -12,7 +12,7 @@ from typing import Any
 
 from controller.core.examine import Known, examine, summarize
 from controller.core.model import TEST_EVENT, Json, NewEvent
-from controller.core.on import Leaf
+from controller.core.on import leaves
 from controller.core.source_shapes import EndpointShape, SeekShape, SourceShape, SourceSummary, StepReport, TestShape
 from controller.engine.acts import Acts
 from controller.engine.doctor import Doctor
@@ -173,7 +173,7 @@ class Checkup:
             f"{model.name}/{policy.name}"
             for model in self._runtime.config.models.values()
             for policy in model.policies.values()
-            if isinstance(policy.on, Leaf) and policy.on.source == name
+            if any(leaf.source == name for leaf in leaves(policy.on))
         ]
 
     # ------------------------------------------------------------------------------------------- a test event

@@ -50,10 +50,13 @@ class Desk:
         reason: str,
         params: Mapping[str, Json],
         key: str | None,
+        force: bool = False,
     ) -> dict[str, Json]:
-        """Ask for a retraining: a press is an event, and is decided like any other."""
+        """Ask for a retraining: a press is an event, and is decided like any other; `force` passes over the budget."""
         self._runtime.model(model)
-        asked = {"reason": reason, "params": dict(params)}
+        asked: dict[str, Json] = {"reason": reason, "params": dict(params)}
+        if force:
+            asked["force"] = True
 
         def act(tx: Transaction) -> dict[str, Json]:
             press = NewEvent(
@@ -66,7 +69,7 @@ class Desk:
             receipt = tx.events.add(PERSON_ORIGIN, [press])[0]
             return {"event_id": receipt.event_id, "duplicate": receipt.duplicate}
 
-        return self._once(
+        return self._acts.once(
             act,
             "retrain",
             model,
@@ -94,7 +97,7 @@ class Desk:
                 return {"run": run_id, "state": run.state, "stopping": True}
             raise Conflict(f"run {run_id} is {run.state} and cannot be cancelled")
 
-        return self._act(act, "cancel", run_id, who=who, reason=reason, ring=("monitor", "dispatcher"))
+        return self._act(act, "cancel", run_id, who=who, reason=reason, ring=("monitor", "dispatcher", "evaluator"))
 
     def retry(self, run_id: str, *, who: str, reason: str, key: str | None) -> dict[str, Json]:
         """Ask for a new run with the parameters of one that has ended."""
@@ -118,7 +121,7 @@ class Desk:
             receipt = tx.events.add(PERSON_ORIGIN, [press])[0]
             return {"event_id": receipt.event_id, "duplicate": receipt.duplicate}
 
-        return self._once(act, "retry", run_id, who=who, reason=reason, details={}, key=key, ring=("evaluator",))
+        return self._acts.once(act, "retry", run_id, who=who, reason=reason, details={}, key=key, ring=("evaluator",))
 
     def approve(self, run_id: str, *, who: str, reason: str) -> dict[str, Json]:
         """Let a run that waits be promoted."""
@@ -250,7 +253,10 @@ class Desk:
         return self._act(act, "pause", target, who=who, reason=reason, ring=())
 
     def resume(self, scope: str, target: str, *, who: str, reason: str) -> dict[str, Json]:
-        """Let decisions go on, and lift the hold that a rollback put on promotion."""
+        """Let decisions go on, and lift the hold that a rollback put on promotion; a policy's breaker closes.
+
+        A breaker reads when its policy was last resumed from the row of this act.
+        """
         self._check_scope(scope, target)
 
         def act(tx: Transaction) -> dict[str, Json]:
@@ -286,7 +292,7 @@ class Desk:
                     after.version,
                     who=who,
                     reason="",
-                    ring=("dispatcher",),
+                    ring=("dispatcher", "gatekeeper"),
                 )
             # Last, so that what new sources bring is decided by the new policies; and also when nothing changed, because an
             # earlier reload may have failed right before this. Sources that are as they were are left alone.
@@ -347,21 +353,7 @@ class Desk:
         reason: str,
         ring: tuple[str, ...],
     ) -> dict[str, Json]:
-        return self._once(act, verb, target, who=who, reason=reason, details={}, key=None, ring=ring)
-
-    def _once(
-        self,
-        act: Callable[[Transaction], dict[str, Json]],
-        verb: str,
-        target: str,
-        *,
-        who: str,
-        reason: str,
-        details: Mapping[str, Json],
-        key: str | None,
-        ring: tuple[str, ...],
-    ) -> dict[str, Json]:
-        return self._acts.once(act, verb, target, who=who, reason=reason, details=details, key=key, ring=ring)
+        return self._acts.once(act, verb, target, who=who, reason=reason, details={}, key=None, ring=ring)
 
     def _check_scope(self, scope: str, target: str) -> None:
         model, _, policy = target.partition("/")

@@ -49,8 +49,9 @@ class Dispatcher:
         """Start what may start, launch what is due, and clear up what an earlier process left LAUNCHING."""
         with self._runtime.store.transaction("dispatch") as tx:
             round_ = _Round(self._runtime, tx)
-            round_.start_runs()
+            waits_until = round_.start_runs()
             intents, next_at = round_.intend()
+            next_at = min(filter(None, (next_at, waits_until)), default=None)
             orders = [(job, attempt, round_.prepare(job)) for job, attempt in intents]
             lookups = [(job, attempt, round_.prepare(job)) for job, attempt in round_.unclear()]
         settled = sum(self._launch(job, attempt, prepared, fresh=True) for job, attempt, prepared in orders)
@@ -238,10 +239,14 @@ class _Round:
         #: How many runs ended here, because they could not be started.
         self.ended = 0
 
-    def start_runs(self) -> None:
-        """Give queued runs their model's slot, the oldest first."""
+    def start_runs(self) -> datetime | None:
+        """Give queued runs their model's slot, the most pressing first; return when the next one may start that waits for its time."""
         busy = {run.model for run in self._runs.values() if run.state in _HOLDING}
-        for run in [run for run in self._runs.values() if run.state == "QUEUED"]:
+        next_at: datetime | None = None
+        for run in sorted((run for run in self._runs.values() if run.state == "QUEUED"), key=_by_priority):
+            if run.not_before is not None and run.not_before > self._tx.now:
+                next_at = min(next_at or run.not_before, run.not_before)
+                continue
             try:
                 spec = self._runtime.spec_of(self._tx, run)
                 if run.model in busy and spec.training.concurrency != "allow":
@@ -250,6 +255,7 @@ class _Round:
                 busy.add(run.model)
             except (GiveUp, ExpressionError) as error:
                 self._refuse(run, error.message)
+        return next_at
 
     def _start(self, run: Run, spec: ModelSpec) -> None:
         """Pin the champion, freeze the causes, fill in the parameters, make the jobs."""
@@ -279,7 +285,7 @@ class _Round:
         intents: list[tuple[Job, Attempt]] = []
         next_at: datetime | None = None
         used: Counter[str] | None = None
-        for job in self._jobs:
+        for job in sorted(self._jobs, key=self._job_order):
             run = self._runs.get(job.run_id)
             if job.state == "LAUNCHING" or run is None or run.stop_as is not None:
                 continue
@@ -293,6 +299,11 @@ class _Round:
                 used[launcher] += 1
                 intents.append(self._mark_launching(job, launcher))
         return intents, next_at
+
+    def _job_order(self, job: Job) -> tuple[int, str]:
+        """Of the jobs that wait for the same launcher, those of the most pressing runs go first, then the oldest."""
+        run = self._runs.get(job.run_id)
+        return (0 if run is None else -run.priority), job.id
 
     def _has_room(self, launcher: str, used: Counter[str]) -> bool:
         try:
@@ -362,6 +373,10 @@ class _Round:
         if run.id not in self._events:
             self._events[run.id] = self._tx.events.of_run(run.id)
         return self._events[run.id]
+
+
+def _by_priority(run: Run) -> tuple[int, str]:
+    return -run.priority, run.id
 
 
 def _as_cloudevent(event: Event) -> dict[str, Any]:

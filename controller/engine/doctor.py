@@ -1,4 +1,4 @@
-"""Keeps how each source has been, and says when one falls silent.
+"""Keeps how each source has been, and says when one falls silent, or is failing (`trouble.py`).
 
 What came in is counted in memory (`arrivals.py`) and written every few seconds if there was anything: an idle daemon writes nothing.
 A source with `expect_every` that is not heard for longer makes one event, `source.silent`, and another when it is heard again: an episode,
@@ -19,6 +19,7 @@ from controller.core.model import CONTROLLER_ORIGIN, EPISODE, EPISODE_EXPIRE, EP
 from controller.core.rhythm import Hearing, SourceStat, judge_silence, quiet_before_seconds
 from controller.engine.arrivals import Arrivals
 from controller.engine.runtime import Runtime, Ticked
+from controller.engine.trouble import LOOK_AGAIN_SECONDS, Trouble
 from controller.errors import StoreError
 from controller.store import Transaction
 
@@ -65,6 +66,7 @@ class Doctor:
     def __init__(self, runtime: Runtime, arrivals: Arrivals) -> None:
         self._runtime = runtime
         self._arrivals = arrivals
+        self._trouble = Trouble(runtime)
         #: One tick at a time.
         self._lock = threading.Lock()
         self._reading = threading.Lock()
@@ -86,7 +88,8 @@ class Doctor:
             self._write({*fresh, *changed, *touched}, changes, counted=changed)
             if due:
                 self._flushed = monotonic
-            return Ticked(worked=len(changes), next_at=now + self._wait(monotonic))
+            told = self._tell_of_trouble(now, monotonic)
+            return Ticked(worked=len(changes) + told, next_at=now + self._wait(monotonic))
 
     def flush(self) -> None:
         """Write everything there is to write, and until when we listened; for the end of the daemon, so it never raises."""
@@ -150,11 +153,20 @@ class Doctor:
         for change in changes:
             self._tell(change)
 
-    @staticmethod
-    def _save(tx: Transaction, stats: Sequence[SourceStat], changes: Sequence[_Change]) -> None:
+    def _save(self, tx: Transaction, stats: Sequence[SourceStat], changes: Sequence[_Change]) -> None:
         tx.sources.save(stats)
         if changes:
             tx.events.add(CONTROLLER_ORIGIN, [change.event for change in changes])
+        for change in changes:
+            data = change.event.data
+            words = "is silent" if change.silent_since is not None else "is silent no longer"
+            tx.outbox.add(
+                self._runtime.config.notify,
+                kind="source_silent",
+                title=f"source {change.stat.source} {words}: {data['reason']}",
+                body={"source": data["source"], "state": data["state"], "last_event_at": data["last_event_at"]},
+                topic=change.stat.source,
+            )
 
     def _note_written(self, stat: SourceStat, monotonic: float) -> None:
         if stat.heard_at is not None:
@@ -174,7 +186,18 @@ class Doctor:
             self._runtime.log.warning("source.silent", source=name, silent_for_seconds=data["silent_for_seconds"])
         else:
             self._runtime.log.info("source.heard_again", source=name, reason=data["reason"])
-        self._runtime.bells.ring("evaluator")
+        self._runtime.bells.ring("evaluator", "outbox")
+
+    def _tell_of_trouble(self, now: datetime, monotonic: float) -> int:
+        """Say which sources are failing, or no longer; return how many."""
+        events = self._trouble.judge(now, monotonic)
+        if events:
+            with self._runtime.store.transaction("trouble") as tx:
+                tx.events.add(CONTROLLER_ORIGIN, events)
+            self._trouble.wrote(events)
+            self._runtime.metrics.events.labels(CONTROLLER_ORIGIN, "stored").inc(len(events))
+            self._runtime.bells.ring("evaluator")
+        return len(events)
 
     # ------------------------------------------------------------------------------------------- silence
 
@@ -274,6 +297,8 @@ class Doctor:
         """Return how long nothing can be due; what comes in meanwhile is found by the sweep."""
         known = self._known()
         waits = [FLUSH.total_seconds()] if any(known[name].silent_since for name in self._watched or ()) else []
+        if self._trouble.is_any:
+            waits.append(LOOK_AGAIN_SECONDS)
         for name, watch in (self._watched or {}).items():
             waits.append(watch.written + _touch_seconds(watch) - monotonic)
             if (missing := self._hear(name, watch, monotonic).silent_in_seconds) is not None:

@@ -13,9 +13,9 @@ from dataclasses import replace
 from controller.config import Config
 from controller.core.episode import Episode, Mark, advance, is_marked, read_mark
 from controller.core.model import EPISODE_ID, Event, NewEvent
+from controller.engine.books import Books
 from controller.errors import ExpressionError
 from controller.ports import Log
-from controller.store import Transaction
 
 #: What names an episode: the source or dedup domain that its key is unique in, and the key.
 Name = tuple[str, str]
@@ -30,7 +30,7 @@ def domain_of(config: Config, origin: str) -> str:
 class Episodes:
     """The episodes of one batch of events that are decided on."""
 
-    def __init__(self, tx: Transaction, config: Config, events: Iterable[Event]) -> None:
+    def __init__(self, tx: Books, config: Config, events: Iterable[Event]) -> None:
         self._tx = tx
         self._config = config
         #: As they were stored before this batch, as they were after their first event in it, and as they are now.
@@ -65,6 +65,10 @@ class Episodes:
         if episode.state == "OPEN":
             self._signs[name] = mark
         return episode
+
+    def touched(self) -> Mapping[Name, Episode]:
+        """Return the episodes that events of this batch belong to, as they are now."""
+        return self._now
 
     def write(self) -> list[Episode]:
         """Write what the batch changed, in one order of keys, and return the episodes that were opened or resolved by it."""

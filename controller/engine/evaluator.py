@@ -9,20 +9,24 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from itertools import takewhile
 
 from controller.config import Config
 from controller.core.chain import PolicyState
 from controller.core.decide import (
+    MANUAL,
     policy_removed,
     state_broken,
 )
 from controller.core.model import (
+    Decision,
     Event,
 )
-from controller.core.on import MaxAge
-from controller.engine.runtime import Runtime, Ticked
+from controller.core.on import needs_clock, traits
+from controller.engine.books import Books
+from controller.engine.burial import tell_of_dead_letters
+from controller.engine.runtime import Runtime, Ticked, notify_people
 from controller.engine.sitting import Glance, Sitting, glance_at
+from controller.engine.watched import Lookout
 from controller.errors import Conflict, StoreError
 from controller.store import Transaction
 
@@ -62,16 +66,8 @@ class Evaluator:
         """
         config = self._runtime.config
         with self._runtime.store.reading() as tx:
-            pending, are_more = self._pending(tx, BATCH)
+            pending, are_more = tx.events.pending_or_more(BATCH)
         return _Ahead(config, pending, [glance_at(self._runtime, event) for event in pending], are_more)
-
-    def _pending(self, tx: Transaction, limit: int) -> tuple[list[Event], bool]:
-        """Return the events that wait, oldest first, and whether there may be more."""
-        ids = tx.events.waiting(limit)
-        known = self._runtime.fresh.take(ids)
-        known |= {event.id: event for event in tx.events.read([id_ for id_ in ids if id_ not in known])}
-        events = list(map(known.__getitem__, takewhile(known.__contains__, ids)))
-        return events, len(events) < len(ids) or len(ids) >= limit
 
     def _batch(self, *, events: int, timers: int, ahead: _Ahead | None = None) -> tuple[int, datetime | None, bool]:
         """Decide on so many events and timers; return how many there were, when the next timer is due, and whether there may be more."""
@@ -80,16 +76,18 @@ class Evaluator:
         # The numbers it takes are fenced by the term themselves, so the transaction need not ask twice.
         with self._runtime.store.transaction("decide", fenced=False) as tx:
             if ahead is None:
-                pending, are_more = self._pending(tx, events) if events else ([], False)
+                pending, are_more = tx.events.pending_or_more(events) if events else ([], False)
                 ahead = _Ahead(self._runtime.config, pending, [glance_at(self._runtime, e) for e in pending], are_more)
             next_at = tx.policies.next_due()
             due = tx.policies.due(tx.now, timers) if timers and next_at is not None and next_at <= tx.now else []
-            sitting = Sitting(self._runtime, tx, ahead.events, numbers=len(ahead.events) + len(due))
+            lookout = Lookout(self._runtime, tx)
+            sitting = Sitting(self._runtime, tx, ahead.events, numbers=len(ahead.events) + len(due), lookout=lookout)
             for event, glance in zip(ahead.events, ahead.glances, strict=True):
                 sitting.hear(event, glance)
             for model, policy, key in due:
                 sitting.look(model, policy, key)
             sitting.close()
+            told = self._tell_of_breakers(tx, sitting.opened_breakers)
             if due or sitting.saved_states:
                 next_at = tx.policies.next_due()
         # Before the log is written: a job may be waiting for this.
@@ -97,10 +95,28 @@ class Evaluator:
             self._runtime.bells.ring("dispatcher")
         if sitting.stopped:
             self._runtime.bells.ring("monitor")
+        if told:
+            self._runtime.bells.ring("outbox")
         if sitting.opened_episodes:
             self._runtime.bells.ring("janitor")
+        if lookout.has_news:
+            self._runtime.bells.ring("watcher")
         sitting.report()
         return len(ahead.events) + len(due), next_at, ahead.are_more or len(due) >= timers > 0
+
+    def _tell_of_breakers(self, tx: Transaction, opened: Sequence[Decision]) -> int:
+        """Tell people of breakers that opened, once for each opening; return of how many."""
+        told = 0
+        for decision in opened:
+            opened_by = str(decision.trace[-1].facts["opened_by"])
+            if tx.policies.open_breaker(decision.model, decision.policy, decision.key, opened_by=opened_by):
+                spec = self._runtime.config.models[decision.model]
+                title = f"{decision.model}/{decision.policy} was stopped: {decision.reason}"
+                notify_people(
+                    tx, spec, "breaker_open", title, run_id=opened_by, policy=decision.policy, key=decision.key
+                )
+                told += 1
+        return told
 
     def _one_by_one(self) -> int:
         """Decide the next event alone and the next timer alone; what fails again is buried, so that neither is blamed for the other."""
@@ -119,10 +135,13 @@ class Evaluator:
     def _bury_event(self, error: Exception) -> None:
         with self._runtime.store.transaction("bury") as tx:
             for event in tx.events.pending(1):
-                tx.events.mark_dead(event.id, reason=f"{type(error).__name__}: {error}")
+                reason = f"{type(error).__name__}: {error}"
+                tx.events.mark_dead(event.id, reason=reason)
+                tell_of_dead_letters(self._runtime, tx, event.origin, 1, reason=reason)
                 self._runtime.log.error("event.dead", event_id=event.id, error=repr(error), exc_info=True)
                 self._runtime.metrics.events.labels(event.origin, "dead").inc()
                 self._runtime.metrics.dead_letters.labels(event.origin, "event").inc()
+        self._runtime.bells.ring("outbox")
 
     def _drop_state(self, error: Exception) -> None:
         with self._runtime.store.transaction("drop_state") as tx:
@@ -141,7 +160,7 @@ class Evaluator:
         """Keep a level alive: no event would ever bring it back."""
         spec = self._runtime.config.models.get(model)
         policy = spec.policies.get(name) if spec is not None else None
-        if policy is not None and isinstance(policy.on, MaxAge):
+        if policy is not None and traits(policy.on).begins_by_itself:
             state = PolicyState(on_hash=policy.on_hash, due_at=tx.now + AFTER_A_BROKEN_LOOK)
             tx.policies.save_state(policy, "", state)
 
@@ -156,30 +175,36 @@ class Evaluator:
             tx.people.activate(version=config.version, body=config.normal_form, actor=actor, policies=policies)
             for name in config.models:
                 tx.models.ensure(name)
-            self._settle_states(tx, config)
-            for policy in policies:
-                if isinstance(policy.on, MaxAge) and tx.policies.state(policy.model, policy.name, "") is None:
-                    tx.policies.save_state(policy, "", PolicyState(on_hash=policy.on_hash, due_at=tx.now))
+            settle_states(tx, config)
         if config is not self._runtime.config:
             self._runtime.use(config)
         self._runtime.bells.ring(self.name)
 
-    @staticmethod
-    def _settle_states(tx: Transaction, config: Config) -> None:
-        models = config.models
-        for model, name, key, version, state in tx.policies.states():
-            policy = models[model].policies.get(name) if model in models else None
-            if policy is None:
-                if state.held_count and state.stage is not None:
-                    decision = policy_removed(model, name, version, key, state)
-                    seq = tx.policies.take_numbers(1)
-                    tx.policies.add_decision(decision, seq=seq, event_id=None, run_id=None)
-                tx.policies.drop_state(model, name, key)
-            elif state.stage is not None or isinstance(policy.on, MaxAge):
-                if state.on_hash != policy.on_hash or version != policy.version:
-                    tx.policies.touch(model, name, key)
-            elif state.on_hash != policy.on_hash:
-                tx.policies.drop_state(model, name, key)  # a window that was counted under another `on`
+
+def settle_states(tx: Books, config: Config) -> None:
+    """Deal with what policies remember when a configuration comes into force: policies that are gone or changed, levels that begin."""
+    models = config.models
+    for model, name, key, version, state in tx.policies.states():
+        policy = models[model].policies.get(name) if model in models else None
+        if name == MANUAL and model in models:
+            tx.policies.touch(model, name, key)  # what a press waits for may be gone, or may have come
+        elif policy is None or policy.mode == "off":
+            if state.held_count and state.stage is not None:
+                what = "removed" if policy is None else "switched off"
+                decision = policy_removed(model, name, version, key, state, what=what)
+                seq = tx.policies.take_numbers(1)
+                tx.policies.add_decision(decision, seq=seq, event_id=None, run_id=None)
+            tx.policies.drop_state(model, name, key)
+        elif state.stage is not None or (needs_clock(policy.on) and not key):
+            if state.on_hash != policy.on_hash or version != policy.version:
+                tx.policies.touch(model, name, key)
+        elif state.on_hash != policy.on_hash:
+            tx.policies.drop_state(model, name, key)  # a window that was counted under another `on`
+    for policy in (policy for spec in models.values() for policy in spec.policies.values()):
+        if policy.mode == "off" or not traits(policy.on).begins_by_itself:
+            continue
+        if tx.policies.state(policy.model, policy.name, "") is None:
+            tx.policies.save_state(policy, "", PolicyState(on_hash=policy.on_hash, due_at=tx.now))
 
 
 @dataclass(frozen=True, slots=True)

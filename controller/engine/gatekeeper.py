@@ -10,13 +10,16 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from functools import partial
+from typing import Any
 
 from controller.core.gate import Contestant, Verdict, judge
+from controller.core.holding import promotion_held
 from controller.core.model import Champion, Job, Promotion, Run, Step, Version
 from controller.core.policy import ModelSpec
 from controller.core.result import Result
 from controller.engine import artifact
 from controller.engine.runtime import Runtime, Ticked, champion_of, notify_people, target_of
+from controller.engine.watched import open_watch
 from controller.errors import Conflict, GiveUp, InvalidInput, PluginError, RetryLater, StoreError
 from controller.ports import Promoter, PromotionOrder
 from controller.retry import backoff
@@ -49,7 +52,7 @@ class Gatekeeper:
             moved += done
             next_at = min(filter(None, (next_at, due_at)), default=None)
         if worked or moved:
-            self._runtime.bells.ring("dispatcher", "evaluator", "outbox", "janitor")
+            self._runtime.bells.ring("dispatcher", "evaluator", "outbox", "janitor", "watcher")
         # What was let in just now is a promotion to carry on with.
         return Ticked(worked=worked + moved, again=worked + moved > 0, next_at=next_at)
 
@@ -213,6 +216,11 @@ class Gatekeeper:
         if newer := _newer_champion(tx, run):
             tx.runs.move(run, "SUPERSEDED", cause="newer_champion", reason=newer)
             tx.models.move_version(challenger, "REJECTED", cause="rejected", reason=newer)
+        elif (number := tx.watches.rolled_back_before(run, challenger.artifact_digest)) is not None:
+            why = f"v{number}, the same artifact made because of the same event, was rolled back"
+            tx.runs.move(run, "REJECTED", cause="rolled_back_before", reason=why)
+            tx.models.move_version(challenger, "REJECTED", cause="rejected", reason=why)
+            notify_people(tx, spec, "rejected", f"{run.model}: challenger rejected: {why}", run_id=run.id)
         elif spec.approval.required:
             text = f"{run.model}: v{challenger.number} waits for approval: {reason}"
             tx.runs.move(
@@ -238,6 +246,11 @@ class Gatekeeper:
                 f"{run.model}: promotion is held: {model.held_reason}",
                 run_id=run.id,
             )
+        elif (waits := self._waits_for_calendar(run, spec, tx.now)) is not None:
+            why = f"promotion waits: {waits[1]}"
+            tx.runs.move(run, "AWAITING_APPROVAL", cause="held", reason=why, awaiting_since=tx.now)
+            title = f"{run.model}: v{challenger.number} passed, and its {why}"
+            notify_people(tx, spec, "held", title, run_id=run.id, version=challenger.number)
         else:
             self.begin(tx, run, spec, challenger, cause="passed", actor="controller", reason=reason)
 
@@ -276,6 +289,13 @@ class Gatekeeper:
         tx.runs.move(run, "PROMOTING", cause=cause, reason=reason, actor=actor)
         return True
 
+    def _waits_for_calendar(self, run: Run, spec: ModelSpec, now: datetime) -> tuple[datetime, str] | None:
+        """Return until when promotions wait by `hold_promotion`, and why; None when they need not.
+
+        A freeze that was configured after a run began holds it too, so it is the configuration in force that counts.
+        """
+        return promotion_held(self._runtime.config.models.get(run.model, spec).hold_promotion, now)
+
     # ------------------------------------------------------------------------------------------- approval
 
     def _review(self, waiting: Sequence[Run], now: datetime) -> tuple[int, datetime | None]:
@@ -304,6 +324,8 @@ class Gatekeeper:
             model = tx.models.ensure(run.model)
             if model.promotion_held and not _is_over(model.held_until, now):
                 return False, model.held_until
+            if (waits := self._waits_for_calendar(run, spec, now)) is not None:
+                return False, waits[0]
             if challenger is None:
                 return False, None
             if model.promotion_held:
@@ -496,6 +518,7 @@ class Gatekeeper:
         with self._runtime.store.transaction("crown") as tx:
             if promotion.kind == "rollback" and spec.after_rollback is not None:
                 held_until = tx.now + spec.after_rollback
+            tx.watches.wake(promotion.model)  # before policies are woken: the evaluator locks in this order too
             try:
                 tx.models.crown(promotion, held_reason=promotion.reason, held_until=held_until)
             except Conflict as error:
@@ -504,6 +527,10 @@ class Gatekeeper:
                     tx.runs.move(run, "SUPERSEDED", cause="newer_champion", reason=error.message)
                 return 1
             tx.models.move_promotion(promotion, "APPLIED", cause="applied")
+            watching = tx.watches.of_rollback(promotion.id)
+            if run is not None and promotion.kind == "promoted":
+                open_watch(tx, spec, run, promotion)
+            self._runtime.watched.forget()
             if run is not None and run.state == "PROMOTING":
                 tx.runs.move(
                     run,
@@ -514,7 +541,12 @@ class Gatekeeper:
                 )
             kind = "rolled_back" if promotion.kind == "rollback" else "promoted"
             title = f"{promotion.model}: v{version.number} is champion ({promotion.kind}): {promotion.reason}"
-            notify_people(tx, spec, kind, title, run_id=promotion.run_id, version=version.number)
+            body: dict[str, Any] = {"version": version.number}
+            if watching is not None:  # the watch after that run's promotion asked for it
+                body |= {"outcome": watching.state, "outcome_reason": watching.reason, "policy": watching.policy}
+            run_id = promotion.run_id if watching is None else watching.run_id
+            notify_people(tx, spec, kind, title, run_id=run_id, **body)
+        self._runtime.watched.forget()  # again: what was read before this was durable is old
         self._runtime.metrics.promotions.labels(promotion.model, promotion.kind).inc()
         self._runtime.log.info(
             "promoted",

@@ -98,9 +98,6 @@ class Inbox:
             receipts = [self._store(tx, *each) for each in zip(group, prepared, strict=True)]
             self._note_repeats(tx, group, receipts)
             buried = self._burial.store(tx, _dead_letters(group))
-        for each, answer in zip(prepared, receipts, strict=True):
-            if each is not None and not any(receipt.duplicate for receipt in answer):
-                self._runtime.fresh.keep(each)
         self._burial.tell(buried)
         return receipts
 

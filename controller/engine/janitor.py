@@ -62,6 +62,7 @@ class Janitor:
                 reason = f"no sign of life for {patience}"
                 tx.episodes.end(episode, target="EXPIRED", cause="expired", reason=reason)
             expires_at = tx.episodes.next_expiry()
+        self._runtime.bells.ring("evaluator")
         for episode in due:
             log_episode(self._runtime.log, replace(episode, state="EXPIRED", cause="expired"))
         return len(due), expires_at

@@ -14,9 +14,9 @@ from controller.config import Config, models_from_normal_form, plugin_options
 from controller.core.index import PolicyIndex
 from controller.core.model import Attempt, Champion, Run, Version
 from controller.core.policy import ModelSpec, Training
-from controller.engine.fresh import Fresh
+from controller.engine.watched import Watched
 from controller.errors import GiveUp, NotFound
-from controller.plugins import guarded, load
+from controller.plugins import guarded, load, names
 from controller.ports import (
     Launcher,
     LauncherContext,
@@ -134,7 +134,7 @@ class Runtime:
         self.owner = owner
         self.bells = Bells()
         self.complaints = Complaints()
-        self.fresh = Fresh()
+        self.watched = Watched()
         self._launchers: dict[str, Launcher] = {}
         self._promoters: dict[str, Promoter] = {}
         self._notifiers: dict[str, Notifier] = {}
@@ -148,6 +148,8 @@ class Runtime:
         """Make a configuration the one in force."""
         for name in [name for name in self._launchers if self.config.launchers.get(name) != config.launchers.get(name)]:
             del self._launchers[name]  # made anew with its new settings; its jobs do not care
+        for name in [name for name in self._notifiers if self.config.notifiers.get(name) != config.notifiers.get(name)]:
+            del self._notifiers[name]
         policies = [policy for model in config.models.values() for policy in model.policies.values()]
         self.index = PolicyIndex(policies)
         self._old[config.version] = config.models
@@ -210,12 +212,18 @@ class Runtime:
         return self._promoters[key]
 
     def notifier(self, name: str) -> Notifier:
-        """Return a notifier by name, made on first use."""
-        if name not in self._notifiers:
-            cls = load("notifiers", name)
-            context = NotifierContext(base=self.config.base, log=self.log)
-            self._notifiers[name] = guarded(cls(cls.Options(), context), f"notifier.{name}")
-        return self._notifiers[name]
+        """Return the notifier of a channel, made on first use; raises `GiveUp` for one that is not configured, and `PluginError`."""
+        notifier = self._notifiers.get(name)
+        if notifier is None:
+            spec = self.config.notifiers.get(name)
+            if spec is None and name not in names("notifiers"):
+                raise GiveUp(f"the channel {name!r} is not configured any more", hint="see `notifiers:`")
+            kind = name if spec is None else spec.type
+            cls = load("notifiers", kind)
+            options = plugin_options("notifiers", kind, {}, base=self.config.base) if spec is None else spec.options
+            context = NotifierContext(name=name, base=self.config.base, clock=self.clock, log=self.log)
+            notifier = self._notifiers[name] = guarded(cls(options, context), f"notifier.{kind}")
+        return notifier
 
 
 def target_of(version: Version) -> Target:

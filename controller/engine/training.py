@@ -20,7 +20,8 @@ def close_training(tx: Transaction, run_id: str, spec: ModelSpec) -> str | None:
     target, cause, reason = _end_of(run, jobs)
     tx.runs.move(run, target, cause=cause, reason=reason)
     if target in ("FAILED", "TIMED_OUT"):
-        notify_people(tx, spec, "failed", f"{run.model}: retraining failed: {reason}", run_id=run_id)
+        kind = "timed_out" if target == "TIMED_OUT" else "failed"
+        notify_people(tx, spec, kind, f"{run.model}: retraining failed: {reason}", run_id=run_id)
     return target
 
 

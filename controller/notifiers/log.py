@@ -19,6 +19,8 @@ class LogOptions(PluginOptions):
 class LogNotifier:
     """Writes notifications into the log; it cannot fail."""
 
+    #: A log is read when somebody wants to, so its lines need not be gathered.
+    disturbs: ClassVar[bool] = False
     Options: ClassVar[type[LogOptions]] = LogOptions
 
     def __init__(self, options: LogOptions, context: NotifierContext) -> None:
@@ -36,5 +38,6 @@ class LogNotifier:
             model=notification.model,
             run_id=notification.run_id,
             title=notification.title,
+            count=max(len(notification.messages), 1),
             body=dict(notification.body),
         )

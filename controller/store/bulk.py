@@ -36,22 +36,22 @@ _INSERT_POSTGRESQL = (
 )
 _THERE_SQLITE = "SELECT id FROM event WHERE id IN (SELECT value FROM json_each(?))"
 
-_WAITING = "SELECT id FROM event WHERE state = 'PENDING' ORDER BY id LIMIT "
-_WAITING_SQLITE = f"SELECT json_group_array(id) FROM ({_WAITING} ?)"  # noqa: S608 - constants
+#: So many bytes of data are read at once, or the one event that goes beyond.
+MOST_BYTES = 32 << 20
 
-_THESE_SQLITE = "FROM event WHERE id IN (SELECT value FROM json_each(?)) ORDER BY id"
-_THESE_POSTGRESQL = "FROM event WHERE id = ANY(%s::text[]) ORDER BY id"
-_SIZES_SQLITE = f"SELECT json_group_array(size) FROM (SELECT coalesce(length(data), 0) AS size {_THESE_SQLITE})"  # noqa: S608
-_SIZES_POSTGRESQL = f"SELECT coalesce(octet_length(data), 0) {_THESE_POSTGRESQL}"
 _COLUMNS = "id, origin, source, source_id, type, subject, time, received_at, data, extensions"
-_EVENTS_SQLITE = (
-    "SELECT json_group_array(json_array(id, origin, source, source_id, type, subject, time, received_at, json(data), json(extensions))) "  # noqa: S608
-    f"FROM (SELECT {_COLUMNS} {_THESE_SQLITE})"
+_SUMMED = (
+    f"SELECT {_COLUMNS}, sum(coalesce({{size}}, 0)) OVER (ORDER BY id) AS total, coalesce({{size}}, 0) AS size "  # noqa: S608 - constants
+    f"FROM (SELECT {_COLUMNS} FROM event WHERE state = 'PENDING' ORDER BY id LIMIT {{limit}}) AS waiting"
 )
-_EVENTS_POSTGRESQL = f"SELECT {_COLUMNS} {_THESE_POSTGRESQL}"
-
-#: So many characters of data are read at once, beyond a single larger event.
-MOST_TEXT = 32 << 20
+_PENDING_POSTGRESQL = (
+    f"SELECT {_COLUMNS}, total FROM ({_SUMMED.format(size='octet_length(data)', limit='%s')}) AS summed "  # noqa: S608
+    "WHERE total - size <= %s ORDER BY id"
+)
+_PENDING_SQLITE = (
+    "SELECT json_group_array(json_array(id, origin, source, source_id, type, subject, time, received_at, json(data), json(extensions), total)) "  # noqa: S608
+    f"FROM ({_SUMMED.format(size='length(CAST(data AS BLOB))', limit='?')}) WHERE total - size <= ?"
+)
 
 _MARK = "UPDATE event SET state = 'PROCESSED', decided_seq = "
 _MARK_POSTGRESQL = (
@@ -111,33 +111,18 @@ def insert_events(
     return set(connection.exec_driver_sql(_THERE_SQLITE, (ids,)).scalars())
 
 
-def waiting_events(connection: sa.Connection, limit: int) -> list[str]:
-    """Return the ids of events nobody decided on yet, oldest first."""
+def pending_events(connection: sa.Connection, limit: int) -> tuple[list[Event], bool]:
+    """Return events nobody decided on yet, oldest first, and whether there may be more.
+
+    They are `limit` at most, and no more than may be in memory at once.
+    """
     if connection.dialect.name == "postgresql":
-        return list(connection.exec_driver_sql(f"{_WAITING}{int(limit)}").scalars())
-    found: list[str] = json.loads(connection.exec_driver_sql(_WAITING_SQLITE, (limit,)).scalar_one())
-    return found
-
-
-def read_events(connection: sa.Connection, ids: Sequence[str]) -> list[Event]:
-    """Return the events with these ids, which are in order: the first ones, as many as `MOST_TEXT` allows."""
-    if connection.dialect.name == "postgresql":
-        sizes = list(connection.exec_driver_sql(_SIZES_POSTGRESQL, (list(ids),)).scalars())
-        rows = connection.exec_driver_sql(_EVENTS_POSTGRESQL, (list(ids[: _fitting(sizes)]),)).all()
-        return [_event(*[*row[:8], _from_json(row[8]), _from_json(row[9])]) for row in rows]
-    sizes = json.loads(connection.exec_driver_sql(_SIZES_SQLITE, (json.dumps(ids),)).scalar_one())
-    text = connection.exec_driver_sql(_EVENTS_SQLITE, (json.dumps(ids[: _fitting(sizes)]),)).scalar_one()
-    return [_event(*row) for row in json.loads(text)]
-
-
-def _fitting(sizes: Sequence[int]) -> int:
-    """Return how many of them, from the first on, are not too much together; at least one."""
-    total = 0
-    for count, size in enumerate(sizes):
-        total += size
-        if total > MOST_TEXT:
-            return max(count, 1)
-    return len(sizes)
+        found = connection.exec_driver_sql(_PENDING_POSTGRESQL, (limit, MOST_BYTES)).all()
+        rows = [(*row[:8], _from_json(row[8]), _from_json(row[9]), row[10]) for row in found]
+    else:
+        rows = json.loads(connection.exec_driver_sql(_PENDING_SQLITE, (limit, MOST_BYTES)).scalar_one())
+    are_more = len(rows) >= limit or bool(rows and rows[-1][10] > MOST_BYTES)
+    return [_event(*row[:10]) for row in rows], are_more
 
 
 def mark_processed(connection: sa.Connection, decided: Sequence[tuple[str, int]], at: datetime) -> None:

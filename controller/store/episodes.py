@@ -5,7 +5,7 @@ Whoever writes several does so in the order of their keys, so that two transacti
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -28,6 +28,9 @@ _IS_OPEN = _episode.c.state == sa.bindparam(None, "OPEN", literal_execute=True)
 _COLUMNS = tuple(field.name for field in fields(Episode))
 #: So many keys are asked for in one statement.
 _SOME = 500
+
+#: More open episodes than this are not looked at by a policy.
+_MOST_OPEN = 10_000
 
 _INSERT = sa.insert(_episode)
 _ALIVE = (
@@ -84,6 +87,7 @@ class EpisodeRows:
         self._tx.transition(
             states.EPISODE, episode.id, origin="OPEN", target=target, cause=cause, reason=reason, seen_at=seen_at
         )
+        self._tx.policies.wake(model=None, waits_for=("episode",))
 
     def alive(self, signs: Mapping[tuple[str, str], Mark]) -> None:
         """Write the last signs of life of now, by (origin, key); those that are not open, or not known, are left alone."""
@@ -118,6 +122,13 @@ class EpisodeRows:
         statement = sa.select(_episode).where(_IS_OPEN).order_by(_episode.c.expires_at.desc()).limit(limit)
         if origin is not None:
             statement = statement.where(_episode.c.origin == origin)
+        return [record(Episode, row) for row in self._tx.execute(statement)]
+
+    def open_of(self, origins: Sequence[str] | None) -> list[Episode]:
+        """Return open episodes of these origins, or of all for None, the oldest first; at most as many as anybody would read."""
+        statement = sa.select(_episode).where(_IS_OPEN).order_by(_episode.c.opened_at, _episode.c.id).limit(_MOST_OPEN)
+        if origins is not None:
+            statement = statement.where(_episode.c.origin.in_(origins))
         return [record(Episode, row) for row in self._tx.execute(statement)]
 
     def of_event(self, event: Event) -> Episode | None:

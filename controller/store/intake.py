@@ -132,17 +132,13 @@ class EventRows:
                 found[row.identity] = row
         return found
 
-    def waiting(self, limit: int) -> list[str]:
-        """Return the ids of events nobody decided on yet, oldest first."""
-        return bulk.waiting_events(self._tx.connection, limit)
-
-    def read(self, event_ids: Sequence[str]) -> list[Event]:
-        """Return the events with these ids, which are in order: the first ones, as many as may be in memory at once."""
-        return bulk.read_events(self._tx.connection, event_ids) if event_ids else []
-
     def pending(self, limit: int) -> list[Event]:
         """Return events nobody decided on yet, oldest first; `limit` at most, and no more than may be in memory at once."""
-        return self.read(self.waiting(limit))
+        return self.pending_or_more(limit)[0]
+
+    def pending_or_more(self, limit: int) -> tuple[list[Event], bool]:
+        """Return what `pending` does, and whether others may wait behind these."""
+        return bulk.pending_events(self._tx.connection, limit)
 
     def get(self, event_id: str) -> Event | None:
         """Return one event."""

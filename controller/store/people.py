@@ -22,6 +22,15 @@ _act = schema.act
 _pause = schema.pause
 _token = schema.token
 _config = schema.config_version
+#: Under this name history keeps which configuration was in force when: a row for each change.
+CONFIGURATION = "configuration"
+_LAST_ACTIVATED = (
+    sa.select(schema.history.c.target)
+    .where(schema.history.c.entity == CONFIGURATION)
+    .order_by(schema.history.c.seq.desc())
+    .limit(1)
+)
+_LAST_RESUME = sa.select(sa.func.max(_act.c.at)).where(_act.c.target == sa.bindparam("target"), _act.c.verb == "resume")
 _PAUSES = sa.select(_pause).order_by(sa.case({"all": 0, "model": 1}, value=_pause.c.scope, else_=2), _pause.c.target)
 
 
@@ -59,6 +68,11 @@ class Token:
     revoked_by: str | None
 
 
+_INSERT_ACT = sa.insert(_act).values(
+    after_seq=sa.select(schema.leader.c.decided_seq).where(schema.leader.c.id == 1).scalar_subquery()
+)
+
+
 class PeopleRows:
     """Acts, pauses, tokens and configurations, within one transaction."""
 
@@ -91,7 +105,7 @@ class PeopleRows:
             "request_digest": request_digest,
             "response": response if response is not None else {},
         }
-        self._tx.execute(sa.insert(_act), row)
+        self._tx.execute(_INSERT_ACT, row)
         return act_id
 
     def act_by_key(self, key: str) -> Act | None:
@@ -105,6 +119,10 @@ class PeopleRows:
         if target is not None:
             statement = statement.where(_act.c.target == target)
         return [record(Act, row) for row in self._tx.execute(statement)]
+
+    def resumed_at(self, target: str) -> datetime | None:
+        """Return when somebody last resumed exactly this; None for never."""
+        return self._tx.execute(_LAST_RESUME, {"target": target}).scalar()
 
     def pauses(self) -> list[Pause]:
         """Return every pause, the widest first."""
@@ -159,7 +177,13 @@ class PeopleRows:
         return done.rowcount > 0
 
     def activate(self, *, version: str, body: Json, actor: str, policies: Iterable[Policy]) -> None:
-        """Keep a configuration and the policy versions in it; doing so again changes when it was last activated."""
+        """Keep a configuration and the policy versions in it; doing so again changes when it was last activated.
+
+        When it is another than before, history says so, for whoever asks later what was in force at an instant.
+        """
+        before = self._tx.execute(_LAST_ACTIVATED).scalar()
+        if before != version:
+            self._tx.record(CONFIGURATION, CONFIGURATION, before or "", version, "activated", "", actor)
         row = {"body": body, "activated_at": self._tx.now, "actor": actor}
         insert = self._tx.insert(_config).values(version=version, **row)
         self._tx.execute(

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import lru_cache
+from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
-from controller.core.chain import ActiveRun, Facts, PolicyState
-from controller.core.model import DECISION_ID, Cause, Champion, Decision, Pause
-from controller.core.on import MaxAge
-from controller.core.policy import Policy
+from controller.core.chain import WAITS_OR, ActiveRun, Facts, PolicyState, waits_of
+from controller.core.model import DECISION_ID, Cause, Champion, Decision, Event, Pause
+from controller.core.on import traits
+from controller.core.policy import Budget, Policy
+from controller.core.stages.loop import emitting_run, fewest_behind
 from controller.core.states import ACTIVE_RUN_STATES
 from controller.store import dialect, schema
 from controller.store.rows import record
@@ -54,6 +56,11 @@ _COUNT_HELD = (
         _held.c.key == sa.bindparam("key"),
     )
 )
+_COUNT_KEYS = (
+    sa.select(sa.func.count())
+    .select_from(_state)
+    .where(_state.c.model == sa.bindparam("model"), _state.c.policy == sa.bindparam("policy"))
+)
 _INSERT_DECISION = sa.insert(_decision)
 _ACTIVE = (
     sa.select(_run.c.id, _run.c.state, _run.c.policy, _run.c.key)
@@ -81,12 +88,68 @@ _LAST_ENDED = (
     .where(
         _decision.c.model == sa.bindparam("model"),
         _decision.c.policy == sa.bindparam("policy"),
-        _decision.c.key == "",
+        _decision.c.key == sa.bindparam("key"),
         _decision.c.kind == "FIRE",
     )
     .order_by(_decision.c.at.desc(), _decision.c.id.desc())
     .limit(1)
 )
+
+#: Which runs of ours emitted what is held; a cause from outside gives NULL.
+_HELD_EMITTERS = (
+    sa.select(_held.c.emitted_by)
+    .where(
+        _held.c.model == sa.bindparam("model"),
+        _held.c.policy == sa.bindparam("policy"),
+        _held.c.key == sa.bindparam("key"),
+    )
+    .group_by(_held.c.emitted_by)
+    .limit(100)
+)
+_job = schema.job
+_attempt = schema.attempt
+#: Whether something of a run was launched, or may have been, which only a person could say.
+_LAUNCHED = sa.exists(
+    sa.select(1)
+    .select_from(_job.join(_attempt, _attempt.c.job_id == _job.c.id))
+    .where(_job.c.run_id == _run.c.id, sa.or_(_attempt.c.handle.is_not(None), _job.c.cause == "resolved"))
+)
+#: Runs that count in a budget; one that ended without having been launched is given back. The newest first, as many as can matter.
+_SPENT = (
+    sa.select(_run.c.decided_at, _run.c.cost)
+    .where(_run.c.decided_at > sa.bindparam("since"), sa.or_(_run.c.finished_at.is_(None), _LAUNCHED))
+    .order_by(_run.c.decided_at.desc())
+    .limit(sa.bindparam("most"))
+)
+_SPENT_BY = _SPENT.where(_run.c.model.in_(sa.bindparam("models", expanding=True)))
+_ROLLED_BACK = sa.exists(
+    sa.select(1).where(schema.version.c.run_id == _run.c.id, schema.version.c.state == "ROLLED_BACK")
+)
+#: Runs that say whether retraining helps, the newest first: those that did not help, and those that did.
+_TELLING = (
+    sa.select(_run.c.id, sa.and_(_run.c.outcome == "CURED", sa.not_(_ROLLED_BACK)).label("helped"))
+    .where(
+        _run.c.model == sa.bindparam("model"),
+        _run.c.policy == sa.bindparam("policy"),
+        _run.c.key == sa.bindparam("key"),
+        _run.c.finished_at > sa.bindparam("since"),
+        sa.or_(
+            _run.c.state.in_(("REJECTED", "FAILED", "TIMED_OUT")),
+            _run.c.outcome.in_(("CURED", "NOT_CURED", "WORSE")),
+            _ROLLED_BACK,
+        ),
+    )
+    .order_by(_run.c.finished_at.desc(), _run.c.id.desc())
+    .limit(100)
+)
+#: So many instants are named in one statement.
+_SOME = 500
+#: So many retrainings of a budget of cost units are looked at.
+_MOST_SPENT = 10_000
+_BEGINNING = datetime(1970, 1, 1, tzinfo=UTC)
+
+#: What a condition may wait for together, in the order in which it is written.
+_COMBINED = ("champion", "episode", "run")
 
 #: The final states of a run whose training went well, and of one whose training did not.
 _GOOD = ("PROMOTED", "REJECTED", "SUCCEEDED")
@@ -142,14 +205,16 @@ class PolicyRows:
         self._tx.execute(insert.on_conflict_do_update(index_elements=["model", "policy", "key"], set_=values))
 
     def due(self, now: datetime, limit: int) -> list[tuple[str, str, str]]:
-        """Return (model, policy, key) of states whose time has come, the longest overdue first."""
+        """Return (model, policy, key) of states whose time has come, the longest overdue first; of equals in the order of their names."""
         statement = (
-            sa.select(_state.c.model, _state.c.policy, _state.c.key)
+            sa.select(_state.c.due_at, _state.c.model, _state.c.policy, _state.c.key)
             .where(_state.c.due_at <= now)
-            .order_by(_state.c.due_at)
+            .order_by(_state.c.due_at, _state.c.model, _state.c.policy, _state.c.key)
             .limit(limit)
         )
-        return [(row.model, row.policy, row.key) for row in self._tx.execute(statement)]
+        # Sorted again, because the two databases sort text differently.
+        found = sorted((row.due_at, row.model, row.policy, row.key) for row in self._tx.execute(statement))
+        return [(model, policy, key) for _, model, policy, key in found]
 
     def next_due(self) -> datetime | None:
         """Return when the next state is due."""
@@ -157,7 +222,7 @@ class PolicyRows:
 
     def wake(self, *, model: str | None, waits_for: Sequence[str], policy: str | None = None) -> int:
         """Make due now what waits for something that just happened; return how many."""
-        statement = sa.update(_state).where(_state.c.waits_for.in_(waits_for))
+        statement = sa.update(_state).where(_state.c.waits_for.in_(_waits_with(waits_for)))
         if model is not None:
             statement = statement.where(_state.c.model == model)
         if policy is not None:
@@ -196,6 +261,26 @@ class PolicyRows:
         if before is not None:
             statement = statement.where(_held.c.time < before)
         self._tx.execute(statement)
+
+    def drop_causes_of(self, model: str, policy: str, key: str, instants: Sequence[datetime]) -> None:
+        """Let go of the causes collected for a policy and key that are of these instants."""
+        for start in range(0, len(instants), _SOME):
+            some = instants[start : start + _SOME]
+            self._tx.execute(sa.delete(_held).where(*_group(model, policy, key), _held.c.time.in_(some)))
+
+    def key_count(self, model: str, policy: str) -> int:
+        """Return for how many keys a policy remembers something."""
+        return int(self._tx.execute(_COUNT_KEYS, {"model": model, "policy": policy}).scalar_one())
+
+    def longest_untouched(self, model: str, policy: str, limit: int) -> list[str]:
+        """Return the keys of a policy that hold nothing and were not written to for longest."""
+        statement = (
+            sa.select(_state.c.key)
+            .where(_state.c.model == model, _state.c.policy == policy, _state.c.stage.is_(None))
+            .order_by(_state.c.updated_at, _state.c.key)
+            .limit(limit)
+        )
+        return list(self._tx.execute(statement).scalars())
 
     def let_go(self, model: str, policy: str, key: str, event_id: str) -> None:
         """Let go of one cause that was collected for a policy and key."""
@@ -262,8 +347,14 @@ class PolicyRows:
         champion: Champion | None,
         labels: Mapping[str, str],
         pauses: Iterable[Pause],
+        event: Event | None = None,
+        held: int = 0,
+        sharing: Sequence[str] | None = None,
     ) -> Facts:
-        """Return what a policy is told about the world; only what it asks for is looked up."""
+        """Return what a policy is told about the world; only what it asks for is looked up.
+
+        `event` drives it, and `held` causes wait for it; `sharing` are the models that share its budget, by default its own.
+        """
         model = policy.model
         active = [record(ActiveRun, row) for row in self._tx.execute(_ACTIVE, {"model": model})]
         cooldown = policy.cooldown
@@ -279,9 +370,10 @@ class PolicyRows:
                 success_at = self._last_finished(model, _GOOD)
             if cooldown.after_failure is not None:
                 failure_at = self._last_finished(model, _BAD)
+        depth, own_run = self._chain(policy, key, event, held)
         ended_at = None
-        if isinstance(policy.on, MaxAge):
-            ended_at = self._scalar(_LAST_ENDED, model=model, policy=policy.name)
+        if traits(policy.on).has_levels:
+            ended_at = self._scalar(_LAST_ENDED, model=model, policy=policy.name, key=key)
         return Facts(
             champion=champion,
             labels=labels,
@@ -293,7 +385,58 @@ class PolicyRows:
             last_promotion_at=promotion_at,
             last_failure_at=failure_at,
             last_ended_at=ended_at,
+            spent=() if policy.budget is None else self.spent(policy.budget, sharing or (model,)),
+            unhelpful=() if policy.breaker is None else self._unhelpful(policy, key),
+            depth=depth,
+            own_run=own_run,
         )
+
+    def spent(self, budget: Budget, models: Sequence[str]) -> list[tuple[datetime, float]]:
+        """Return what counts now in a budget that these models share, the oldest first: when each was decided, and its cost."""
+        parameters: dict[str, Any] = {
+            "since": self._tx.now - budget.per,
+            "most": budget.runs or _MOST_SPENT,
+        }
+        if budget.scope == "all":
+            rows = self._tx.execute(_SPENT, parameters)
+        else:
+            rows = self._tx.execute(_SPENT_BY, {**parameters, "models": sorted(models)})
+        return [(row.decided_at, float(row.cost)) for row in rows][::-1]
+
+    def open_breaker(self, model: str, policy: str, key: str, *, opened_by: str) -> bool:
+        """Write that a breaker opened; return whether that was not known."""
+        row = {"model": model, "policy": policy, "key": key, "opened_by": opened_by, "opened_at": self._tx.now}
+        insert = self._tx.insert_new(schema.breaker).returning(schema.breaker.c.opened_by)
+        return self._tx.execute(insert, row).first() is not None
+
+    def look_again(self, stage: str) -> int:
+        """Make due now what a stage holds until an instant that may have come nearer; return how many."""
+        statement = sa.update(_state).where(_state.c.due_at > self._tx.now, _state.c.stage == stage)
+        return self._tx.execute(statement.values(due_at=self._tx.now)).rowcount
+
+    def _unhelpful(self, policy: Policy, key: str) -> list[str]:
+        """Return the ended runs of a policy and key that did not help, the newest first, since one that did or a person's word."""
+        since = self._tx.people.resumed_at(f"{policy.model}/{policy.name}") or _BEGINNING
+        parameters = {"model": policy.model, "policy": policy.name, "key": key, "since": since}
+        found: list[str] = []
+        for row in self._tx.execute(_TELLING, parameters):
+            if row.helped:
+                break
+            found.append(row.id)
+        return found
+
+    def _chain(self, policy: Policy, key: str, event: Event | None, held: int) -> tuple[int, str | None]:
+        """Return how many runs lie behind the cause that has the fewest, and the model's own run when it emitted them all."""
+        emitters: set[str | None] = set()
+        if event is not None:
+            emitters.add(emitting_run(event))
+        if held and None not in emitters:
+            group = {"model": policy.model, "policy": policy.name, "key": key}
+            emitters |= set(self._tx.execute(_HELD_EMITTERS, group).scalars())
+        if not emitters or None in emitters:
+            return 0, None
+        known = self._tx.runs.emitters(run_id for run_id in emitters if run_id is not None)
+        return fewest_behind({run_id: known.get(run_id or "") for run_id in emitters}, policy.model)
 
     def _last_finished(self, model: str, finals: Sequence[str]) -> datetime | None:
         found = [self._scalar(_LAST_FINISHED, model=model, state=state) for state in finals]
@@ -301,6 +444,12 @@ class PolicyRows:
 
     def _scalar(self, statement: Any, **parameters: Any) -> datetime | None:
         return self._tx.execute(statement, parameters).scalar()
+
+
+def _waits_with(names: Sequence[str]) -> list[str]:
+    """Return everything that a state may wait for in which one of these names stands."""
+    combined = (WAITS_OR.join(some) for size in (2, 3) for some in combinations(_COMBINED, size))
+    return [*names, *(each for each in combined if set(waits_of(each)) & set(names))]
 
 
 def trace_values(line: Any) -> dict[str, Any]:
@@ -320,6 +469,7 @@ def _cause_values(cause: Cause) -> dict[str, Any]:
         "origin": cause.origin,
         "subject": cause.subject,
         "time": cause.time,
+        "emitted_by": cause.emitted_by,
     }
 
 

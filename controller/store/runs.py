@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -39,6 +39,9 @@ _CAUSES = sa.select(_cause).where(_cause.c.run_id == sa.bindparam("run_id")).ord
 _LAST_CAUSE = sa.select(sa.func.coalesce(sa.func.max(_cause.c.position), 0)).where(
     _cause.c.run_id == sa.bindparam("run_id")
 )
+_EMITTERS = sa.select(_run.c.id, _run.c.model, _run.c.depth).where(
+    _run.c.id.in_(sa.bindparam("run_ids", expanding=True))
+)
 _INSERT_RUN = sa.insert(_run)
 _INSERT_JOB = sa.insert(_job)
 _INSERT_ATTEMPT = sa.insert(_attempt)
@@ -54,6 +57,10 @@ _ON_LAUNCHERS = (
     )
     .group_by(_attempt.c.launcher)
 )
+
+
+#: A run that ends so may never have been launched, and then its budget has it back.
+_MAY_GIVE_BACK = ("FAILED", "CANCELLED", "SUPERSEDED", "TIMED_OUT")
 
 
 class RunRows:
@@ -85,6 +92,7 @@ class RunRows:
                 "origin": cause.origin,
                 "subject": cause.subject,
                 "time": cause.time,
+                "emitted_by": cause.emitted_by,
             }
             for offset, cause in enumerate(causes, start=1)
         ]
@@ -94,6 +102,11 @@ class RunRows:
     def causes(self, run_id: str) -> list[Cause]:
         """Return why a run exists, in the order in which it was learned."""
         return [record(Cause, row) for row in self._tx.execute(_CAUSES, {"run_id": run_id})]
+
+    def emitters(self, run_ids: Iterable[str]) -> dict[str, tuple[str, int]]:
+        """Return the model and the depth of those runs that there are, by id."""
+        rows = self._tx.execute(_EMITTERS, {"run_ids": sorted(run_ids)})
+        return {row.id: (row.model, int(row.depth)) for row in rows}
 
     def lock(self, run_id: str) -> Run | None:
         """Return one run as it is now, and keep others from changing it until this transaction ends."""
@@ -132,6 +145,8 @@ class RunRows:
         )
         if target not in states.ACTIVE_RUN_STATES:
             self._tx.policies.wake(model=run.model, waits_for=("run",))
+        if target in _MAY_GIVE_BACK:
+            self._tx.policies.look_again("budget")
 
     def set(self, run_id: str, **values: Any) -> None:
         """Change columns of a run that are not its state."""
@@ -253,6 +268,16 @@ class RunRows:
             "received_at": self._tx.now,
         }
         self._tx.execute(self._tx.insert_new(schema.result), row)
+        if result.cost is not None:
+            self._correct_cost(job_id)
+
+    def _correct_cost(self, job_id: str) -> None:
+        """Let a run count for what its results say: the sum of those that say something."""
+        job = self.get_job(job_id)
+        if job is not None:
+            costs = [result.cost for result in self.results(job.run_id).values() if result.cost is not None]
+            self.set(job.run_id, cost=float(sum(costs)))
+            self._tx.policies.look_again("budget")
 
     def results(self, run_id: str) -> dict[str, Result]:
         """Return the results of a run's jobs, by job id."""

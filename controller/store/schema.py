@@ -12,53 +12,15 @@ from sqlalchemy.dialects import postgresql
 
 from controller.core import states
 from controller.core.model import OUTCOMES
-from controller.store.dialect import Instant, JsonText
-
-metadata = sa.MetaData(
-    naming_convention={
-        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
-        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
-        "ck": "ck_%(table_name)s_%(constraint_name)s",
-        "fk": "fk_%(table_name)s_%(column_0_N_name)s",
-        "pk": "pk_%(table_name)s",
-    }
-)
-
-
-def _text(name: str, *, null: bool = False, default: str | None = None) -> sa.Column[str]:
-    return sa.Column(name, sa.Text, nullable=null, server_default=default)
-
-
-def _id(name: str = "id") -> sa.Column[str]:
-    return sa.Column(name, sa.Text, primary_key=True)
-
-
-def _whole(name: str, *, null: bool = False) -> sa.Column[int]:
-    return sa.Column(name, sa.BigInteger, nullable=null)
-
-
-def _at(name: str, *, null: bool = False) -> sa.Column[object]:
-    return sa.Column(name, Instant, nullable=null)
-
-
-def _json(name: str, *, null: bool = False) -> sa.Column[object]:
-    return sa.Column(name, JsonText, nullable=null)
-
-
-def _words(words: tuple[str, ...]) -> str:
-    return ", ".join(f"'{word}'" for word in words)
-
-
-def _legal_states(machine: states.Machine) -> sa.CheckConstraint:
-    return sa.CheckConstraint(f"state IN ({_words(machine.states)})", name="legal_state")
-
-
-def _finished_when_final(machine: states.Machine) -> sa.CheckConstraint:
-    return sa.CheckConstraint(
-        f"(state IN ({_words(machine.final)})) = (finished_at IS NOT NULL)",
-        name="finished_when_final",
-    )
-
+from controller.store.columns import finished_when_final as _finished_when_final
+from controller.store.columns import id_column as _id
+from controller.store.columns import instant_column as _at
+from controller.store.columns import json_column as _json
+from controller.store.columns import legal_states as _legal_states
+from controller.store.columns import metadata
+from controller.store.columns import text_column as _text
+from controller.store.columns import whole_column as _whole
+from controller.store.columns import words as _words
 
 #: Everything that came in. `identity` is a 64-bit digest of (origin or its dedup domain, source, source_id), kept narrow
 #: because senders' ids are often random; `intake.py` tells a duplicate from a collision by comparing the text.
@@ -220,6 +182,7 @@ policy_version = sa.Table(
     _text("policy"),
     _text("config_version"),
     _at("activated_at"),
+    sa.Index("ix_policy_version_model_policy", "model", "policy"),
 )
 
 #: What a policy remembers for a key; see `PolicyState`.
@@ -239,10 +202,23 @@ policy_state = sa.Table(
     _text("waits_for", null=True),
     _at("updated_at"),
     sa.Index(
+        "ix_policy_state_held",
+        "model",
+        "policy",
+        sqlite_where=sa.text("stage IS NOT NULL"),
+        postgresql_where=sa.text("stage IS NOT NULL"),
+    ),
+    sa.Index(
         "ix_policy_state_due_at",
         "due_at",
         sqlite_where=sa.text("due_at IS NOT NULL"),
         postgresql_where=sa.text("due_at IS NOT NULL"),
+    ),
+    sa.Index(
+        "ix_policy_state_waits_for",
+        "waits_for",
+        sqlite_where=sa.text("waits_for IS NOT NULL"),
+        postgresql_where=sa.text("waits_for IS NOT NULL"),
     ),
 )
 
@@ -258,6 +234,7 @@ held_cause = sa.Table(
     _text("origin"),
     _text("subject", null=True),
     _at("time"),
+    _text("emitted_by", null=True),
     sa.Index("ix_held_cause_event_id", "event_id"),
 )
 
@@ -294,6 +271,17 @@ decision = sa.Table(
         sqlite_where=sa.text("kind = 'FIRE'"),
         postgresql_where=sa.text("kind = 'FIRE'"),
     ),
+)
+
+#: Breakers that opened, each by the run that was one too many; written once, so that people are told once.
+breaker = sa.Table(
+    "breaker",
+    metadata,
+    sa.Column("model", sa.Text, primary_key=True),
+    sa.Column("policy", sa.Text, primary_key=True),
+    sa.Column("key", sa.Text, primary_key=True),
+    sa.Column("opened_by", sa.Text, primary_key=True),
+    _at("opened_at"),
 )
 
 #: How often a policy's first stages let nothing through; too many for a row each.
@@ -366,6 +354,8 @@ run = sa.Table(
     sa.Index("ix_run_model_started_at", "model", "started_at"),
     sa.Index("ix_run_model_state_finished_at", "model", "state", "finished_at"),
     sa.Index("ix_run_model_policy_finished_at", "model", "policy", "finished_at"),
+    sa.Index("ix_run_model_decided_at", "model", "decided_at"),
+    sa.Index("ix_run_decided_at", "decided_at"),
     sa.Index(
         "ix_run_open",
         "state",
@@ -387,6 +377,7 @@ run_cause = sa.Table(
     _text("origin"),
     _text("subject", null=True),
     _at("time"),
+    _text("emitted_by", null=True),
     sa.UniqueConstraint("run_id", "event_id"),
     sa.Index("ix_run_cause_event_id", "event_id"),
 )
@@ -552,13 +543,60 @@ notification = sa.Table(
     _at("due_at"),
     _at("created_at"),
     _at("finished_at", null=True),
+    _text("reason", default=""),
+    _text("topic", null=True),
+    _text("group_id", null=True),
+    _at("closed_at", null=True),
     _legal_states(states.NOTIFICATION),
     _finished_when_final(states.NOTIFICATION),
+    sa.Index("ix_notification_group_id", "group_id"),
+    # When something of a kind was told last.
+    sa.Index("ix_notification_told", "channel", "kind", "model", "closed_at"),
     sa.Index(
         "ix_notification_pending",
         "due_at",
         sqlite_where=sa.text("state = 'PENDING'"),
         postgresql_where=sa.text("state = 'PENDING'"),
+    ),
+)
+
+#: What is looked at after a promotion, and what it came to; see `core/watch.py`. Written with the champion's change.
+watch = sa.Table(
+    "watch",
+    metadata,
+    _id(),
+    _text("model"),
+    _text("run_id"),
+    _text("policy"),
+    _text("key"),
+    _text("promotion_id"),
+    _text("version_id"),
+    _whole("epoch"),
+    _text("state"),
+    _text("cause"),
+    _text("reason"),
+    _json("signal"),
+    sa.Column("rolls_back", sa.Boolean, nullable=False),
+    _whole("needed"),
+    _whole("samples"),
+    _json("evidence"),
+    _whole("broken"),
+    _text("broken_reason"),
+    _text("came_back", null=True),
+    _at("look_at"),
+    _at("opened_at"),
+    _at("until"),
+    _text("rollback_id", null=True),
+    _at("finished_at", null=True),
+    _legal_states(states.WATCH),
+    _finished_when_final(states.WATCH),
+    sa.UniqueConstraint("run_id"),
+    sa.Index("ix_watch_rollback_id", "rollback_id"),
+    sa.Index(
+        "ix_watch_open",
+        "look_at",
+        sqlite_where=sa.text("state = 'OPEN'"),
+        postgresql_where=sa.text("state = 'OPEN'"),
     ),
 )
 
@@ -581,6 +619,8 @@ history = sa.Table(
     _text("actor"),
     _whole("term"),
     _at("at"),
+    #: The last number in the order of deciding when it was written; a replay puts it behind that decision.
+    _whole("after_seq", null=True),
     sa.Index("ix_history_entity", "entity", "seq"),
 )
 
@@ -598,6 +638,8 @@ act = sa.Table(
     _text("idempotency_key", null=True),
     _text("request_digest"),
     _json("response"),
+    #: As in `history`.
+    _whole("after_seq", null=True),
     sa.UniqueConstraint("idempotency_key"),
     sa.Index("ix_act_target_id", "target", "id"),
 )
@@ -643,5 +685,6 @@ TABLES: dict[str, sa.Table] = {
     "step": step,
     "notification": notification,
     "episode": episode,
+    "watch": watch,
     "dead_letter": dead_letter,
 }

@@ -3,7 +3,7 @@
 Every step of the engine is one transaction with a name. On SQLite one transaction writes at a time (`BEGIN IMMEDIATE` behind a lock of
 this process), on PostgreSQL the server orders them. A transaction of the leader is fenced: it fails when another daemon took a later term.
 The rows are reached by noun: `tx.events`, `tx.letters`, `tx.episodes`, `tx.policies`, `tx.runs`, `tx.models`,
-`tx.outbox`, `tx.sources`, `tx.people`.
+`tx.watches`, `tx.outbox`, `tx.sources`, `tx.people`.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ from controller.store.people import PeopleRows
 from controller.store.policies import PolicyRows
 from controller.store.runs import RunRows
 from controller.store.sources import SourceRows
+from controller.store.watches import WatchRows
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -193,6 +194,11 @@ class Transaction:
         return ModelRows(self)
 
     @cached_property
+    def watches(self) -> WatchRows:
+        """Watches after promotions, and what they came to."""
+        return WatchRows(self)
+
+    @cached_property
     def outbox(self) -> OutboxRows:
         """Messages to people."""
         return OutboxRows(self)
@@ -300,7 +306,9 @@ class Transaction:
 
 
 _TERM = sa.select(schema.leader.c.term)
-_INSERT_HISTORY = sa.insert(schema.history)
+_INSERT_HISTORY = sa.insert(schema.history).values(
+    after_seq=sa.select(schema.leader.c.decided_seq).where(schema.leader.c.id == 1).scalar_subquery()
+)
 
 
 @lru_cache(maxsize=256)

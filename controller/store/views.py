@@ -7,15 +7,16 @@ What an id, its end, a name or an event's own id stands for is worked out in `fi
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from datetime import datetime
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime, timedelta
 from itertools import islice
 from typing import Any
 
 import sqlalchemy as sa
 
 from controller.core.episode import Episode
-from controller.core.model import PERSON_ORIGIN, Champion, Event
+from controller.core.model import PERSON_ORIGIN, Event
+from controller.core.policy import ModelSpec
 from controller.core.shapes import (
     ActiveRunShape,
     ActShape,
@@ -47,12 +48,15 @@ from controller.core.shapes import (
     VersionShape,
 )
 from controller.core.states import RUN
+from controller.core.watch_shapes import PolicyShape
 from controller.errors import NotFound
 from controller.store import schema
+from controller.store.account_views import AccountViews
 from controller.store.finding import Found, find
 from controller.store.letter_views import standing_of
 from controller.store.people import Token
 from controller.store.rows import columns, record
+from controller.store.statistics import policy_statistics, watch_of
 from controller.store.store import Store, Transaction
 
 #: Lists inside an answer end here; numbers beside them count everything.
@@ -72,7 +76,7 @@ _promotion, _step, _state, _held = (
 )
 
 
-class Views:
+class Views(AccountViews):
     """The database as people see it. Safe to use from several threads."""
 
     def __init__(self, store: Store) -> None:
@@ -168,15 +172,6 @@ class Views:
             raise NotFound(f"there is no event {event_id!r}")
         return state
 
-    def event_record(self, event_id: str) -> tuple[Event, dict[str, Champion]]:
-        """Return an event and the champions of now, as policies see them; raises `NotFound`."""
-        with self._store.reading() as tx:
-            event = tx.events.get(event_id)
-            if event is None:
-                raise NotFound(f"there is no event {event_id!r}")
-            named = [(state.name, tx.models.champion(state.name)) for state in tx.models.all()]
-            return event, {name: champion for name, champion in named if champion is not None}
-
     def episode_of(self, event: Event) -> Episode | None:
         """Return the episode that an event belongs to, as policies see it; None for none."""
         with self._store.reading() as tx:
@@ -196,6 +191,15 @@ class Views:
         """Return everything about a model; raises `NotFound`."""
         with self._store.reading() as tx:
             return _model_shape(tx, name, configured)
+
+    def policies(
+        self, models: Mapping[str, ModelSpec], *, model: str | None = None, since: timedelta | None = None
+    ) -> list[PolicyShape]:
+        """Return the policies and what came of them, of one model and so far back when given; raises `NotFound`."""
+        with self._store.reading() as tx:
+            if model is not None and model not in models and tx.models.get(model) is None:
+                raise NotFound(f"there is no model {model!r}")
+            return policy_statistics(tx, models, model=model, since=None if since is None else tx.now - since)
 
     def history(self, entity: str) -> list[HistoryShape]:
         """Return the changes of state of one thing, in order."""
@@ -327,10 +331,9 @@ def _recent(tx: Transaction, limit: int = 5) -> list[RunSummary]:
 
 def _held_now(tx: Transaction, *where: Any) -> list[HeldShape]:
     """Return what policies hold: first what has a time, the soonest first, then what waits for something else."""
-    timed = sa.select(_state).where(_state.c.due_at.is_not(None), *where).order_by(_state.c.due_at).limit(MAX_HELD)
-    untimed = sa.select(_state).where(_state.c.due_at.is_(None), _state.c.stage.is_not(None), *where).limit(MAX_HELD)
-    rows = [*tx.execute(timed), *tx.execute(untimed)]
-    return [_held_shape(tx, row) for row in rows[:MAX_HELD] if row.stage is not None]
+    held = sa.select(_state).where(_state.c.stage.is_not(None), *where)
+    rows = tx.execute(held.order_by(_state.c.due_at.is_(None), _state.c.due_at).limit(MAX_HELD)).all()
+    return [_held_shape(tx, row) for row in rows]
 
 
 def _held_shape(tx: Transaction, row: Any) -> HeldShape:
@@ -381,6 +384,8 @@ def _run_shape(tx: Transaction, run_id: str) -> RunShape:
             promotion["id"],
             *(f"{promotion['id']}-{step['position']}" for step in promotion["steps"]),
         ]
+    watch = watch_of(tx, run_id)
+    entities += [watch["id"]] if watch is not None else []
     causes = _causes(tx, run_id)
     champion = _versions(tx, _version.c.id == row.champion_id) if row.champion_id else []
     more: dict[str, Any] = {
@@ -395,6 +400,7 @@ def _run_shape(tx: Transaction, run_id: str) -> RunShape:
         "versions": versions,
         "promotions": promotions,
         "acts": _acts(tx, run_id),
+        "watch": watch,
         "history": _history(tx, entities),
     }
     found: RunShape = _values(row, RunShape, **more)

@@ -7,7 +7,7 @@ from __future__ import annotations
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -38,6 +38,22 @@ GARBAGE = (
 )
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Caller:
+    """Somebody whom a source knows."""
+
+    #: Builds the source anew.
+    make_source: Callable[[], PushSource]
+    #: Gives the body of one more occurrence.
+    body: Callable[[], bytes]
+    #: Makes a request with a body.
+    prove: Callable[[bytes], Request]
+
+    def call(self, body: bytes) -> Taken:
+        """Return what a source that was built anew makes of a request with this body."""
+        return self.make_source().take(self.prove(body))
+
+
 class PushSourceContract(ABC):
     """The suite for sources that are called: subclass it as `Test…` and override the fixtures."""
 
@@ -62,6 +78,13 @@ class PushSourceContract(ABC):
         """Return a function that makes a request with this body, by a caller that the source knows."""
 
     @pytest.fixture
+    def caller(
+        self, make_source: Callable[[], PushSource], body: Callable[[], bytes], prove: Callable[[bytes], Request]
+    ) -> Caller:
+        """Return somebody whom the source knows; made of the fixtures above."""
+        return Caller(make_source=make_source, body=body, prove=prove)
+
+    @pytest.fixture
     def strip(self) -> Callable[[Request], Request] | None:
         """Return a function that takes the proof out of a request; None for a source that asks for none."""
         return lambda request: replace(
@@ -76,32 +99,20 @@ class PushSourceContract(ABC):
         with pytest.raises(ValidationError, match="no_such_option"):
             options.model_validate({"no_such_option": 1})
 
-    def test_it_only_computes(
-        self,
-        make_source: Callable[[], PushSource],
-        inbox: MemoryInbox,
-        body: Callable[[], bytes],
-        prove: Callable[[bytes], Request],
-    ) -> None:
+    def test_it_only_computes(self, caller: Caller, inbox: MemoryInbox) -> None:
         """Neither building nor taking starts a thread, emits or remembers anything: storing is up to whoever calls `take`."""
         threads = threading.active_count()
 
-        make_source().take(prove(body()))
+        caller.call(caller.body())
 
         assert threading.active_count() == threads
         assert not inbox.batches
         assert not inbox.ledger
 
-    def test_each_occurrence_is_an_event(
-        self,
-        make_source: Callable[[], PushSource],
-        inbox: MemoryInbox,
-        body: Callable[[], bytes],
-        prove: Callable[[bytes], Request],
-    ) -> None:
+    def test_each_occurrence_is_an_event(self, caller: Caller, inbox: MemoryInbox) -> None:
         """What came is in the batch, with an identity and a type, and can be stored as it is."""
-        source = make_source()
-        batches = [source.take(prove(body())).batch for _ in range(3)]
+        source = caller.make_source()
+        batches = [source.take(caller.prove(caller.body())).batch for _ in range(3)]
 
         receipts = [receipt for batch in batches for receipt in inbox.emit(batch)]
 
@@ -109,62 +120,43 @@ class PushSourceContract(ABC):
         assert all(event.source and event.source_id and event.type for event in inbox.events)
         assert not any(receipt.duplicate for receipt in receipts)
 
-    def test_a_repetition_is_the_same_event(
-        self,
-        make_source: Callable[[], PushSource],
-        inbox: MemoryInbox,
-        body: Callable[[], bytes],
-        prove: Callable[[bytes], Request],
-    ) -> None:
+    def test_a_repetition_is_the_same_event(self, caller: Caller, inbox: MemoryInbox) -> None:
         """The same body has the same identities, also for a source that was built anew: senders repeat what we answered too late."""
-        same = body()
-        inbox.emit(make_source().take(prove(same)).batch)
+        same = caller.body()
+        inbox.emit(caller.call(same).batch)
 
-        receipts = inbox.emit(make_source().take(prove(same)).batch)
+        receipts = inbox.emit(caller.call(same).batch)
 
         assert all(receipt.duplicate for receipt in receipts)
 
     def test_who_proves_nothing_is_refused(
-        self,
-        make_source: Callable[[], PushSource],
-        inbox: MemoryInbox,
-        body: Callable[[], bytes],
-        prove: Callable[[bytes], Request],
-        strip: Callable[[Request], Request] | None,
+        self, caller: Caller, inbox: MemoryInbox, strip: Callable[[Request], Request] | None
     ) -> None:
         """Without its proof a request is `Unauthorized`, whatever its body is, with one and the same message."""
         if strip is None:
             pytest.skip("it asks for no proof")
-        source, messages = make_source(), set()
-        for tried in (body(), b"", b"{"):
+        source, messages = caller.make_source(), set()
+        for tried in (caller.body(), b"", b"{"):
             with pytest.raises(Unauthorized) as caught:
-                source.take(strip(prove(tried)))
+                source.take(strip(caller.prove(tried)))
             messages.add(caught.value.message)
 
         assert len(messages) == 1
         assert "payload" not in inbox.notes
 
     @pytest.mark.parametrize("garbage", GARBAGE, ids=range(len(GARBAGE)))
-    def test_garbage_is_refused_kept_or_ignored(
-        self,
-        make_source: Callable[[], PushSource],
-        inbox: MemoryInbox,
-        prove: Callable[[bytes], Request],
-        garbage: bytes,
-    ) -> None:
+    def test_garbage_is_refused_kept_or_ignored(self, caller: Caller, inbox: MemoryInbox, garbage: bytes) -> None:
         """A body that makes no sense is `InvalidInput`, or a dead letter that can be stored; it is never an accident."""
-        taken = take_or_refuse(make_source(), prove(garbage))
+        taken = take_or_refuse(caller.make_source(), caller.prove(garbage))
 
         if taken is not None:
             inbox.emit(taken.batch)
             assert taken.batch.events or taken.batch.dead or taken.reply is not None or not garbage.strip(b"[]{}")
 
-    def test_a_dead_letter_can_be_read_again(
-        self, make_source: Callable[[], PushSource], prove: Callable[[bytes], Request]
-    ) -> None:
+    def test_a_dead_letter_can_be_read_again(self, caller: Caller) -> None:
         """Who makes dead letters reads them again, and says `InvalidInput` as long as they make no sense."""
-        source = make_source()
-        taken = take_or_refuse(source, prove(b'{"nobody": "means this"'))
+        source = caller.make_source()
+        taken = take_or_refuse(source, caller.prove(b'{"nobody": "means this"'))
         if taken is None or not taken.batch.dead:
             pytest.skip("it refuses what it does not understand")
 

@@ -1,7 +1,8 @@
 """The flow that every crash test interrupts, and the facts that must be the same however it was interrupted.
 
 A file arrives and two candidates compete; a second file is rejected; a person presses the button, well, with a failing first attempt,
-and with a run that is cancelled; the configuration is reloaded; an event by HTTP waits for approval; a rollback. Two promoters.
+and with a run that is cancelled; the configuration is reloaded; a champion is adopted; an event by HTTP waits for approval; a rollback;
+an alert that says worse, and the watch rolls that promotion back. Two promoters.
 """
 
 from __future__ import annotations
@@ -77,15 +78,17 @@ def play(there: Installation) -> dict[str, Any]:
     there.wait_run(5, "CANCELLED")
     there.configure(_config(there, asked=True))
     there.insist("POST", "/v1/reload", unless=lambda: there.acts("reload") and _in_force(there))
-    event = {"specversion": "1.0", "id": "e-1", "source": "/test", "type": "skew"}
-    there.insist("POST", "/v1/events", event, Content_Type="application/cloudevents+json")
+    _adopt(there)
+    _send(there, "e-1", "skew")
     asked = there.wait_run(6, "AWAITING_APPROVAL")
     there.insist(
         "POST", f"/v1/runs/{asked.id}/approve", {"reason": "a test"}, unless=lambda: there.acts("approve") == 1
     )
     there.wait_run(6, "PROMOTED")
     there.insist("POST", "/v1/models/churn/rollback", {"reason": "a test"}, unless=lambda: there.acts("rollback") == 1)
-    there.wait(lambda: _rolled_back(there), what="the rollback")
+    there.wait(lambda: _rolled_back(there, "churn"), what="the rollback")
+    _send(there, "e-2", "alert.slo")
+    there.wait(lambda: _rolled_back(there, "asked"), what="the rollback by the watch")
     _wait_for_rest(there)
     _stop(there)
     return facts(there)
@@ -104,6 +107,7 @@ def facts(there: Installation) -> dict[str, Any]:
     return {
         "runs": tuple((run.model, run.policy, run.state, run.cause) for run in runs),
         "verdicts": tuple(verdicts.get(run.id) for run in runs),
+        "outcomes": tuple(run.outcome for run in runs),
         "jobs": tuple((job.candidate, job.state, job.attempt) for job in jobs),
         "versions": tuple((version.model, version.number, version.candidate, version.state) for version in versions),
         "champions": {model.name: (number.get(model.champion_id), model.epoch) for model in models},
@@ -171,7 +175,9 @@ def _config(there: Installation, *, asked: bool) -> dict[str, Any]:
 
     models = {"churn": model("churn", {"data": {"on": {"source": "landing"}}})}
     if asked:
-        models["asked"] = model("asked", {"skew": {"on": {"type": "skew"}}}, approve={"required": True})
+        watch = {"for": "1h", "rollback_on": {"type": "alert.slo"}}
+        asked_model = model("asked", {"skew": {"on": {"type": "skew"}}}, approve={"required": True}, watch=watch)
+        models["asked"] = {**asked_model, "train": {**training, "params": {"mode": "good"}}}
     return {
         "sources": {
             "landing": {"type": "files", "path": "landing", "include": ["*.csv"], "settle": "0s", "scan_every": "1s"},
@@ -208,9 +214,28 @@ def _in_force(there: Installation) -> bool:
     return bool(there.rows(sa.select(schema.model).where(schema.model.c.name == "asked")))
 
 
-def _rolled_back(there: Installation) -> bool:
+def _send(there: Installation, event_id: str, kind: str) -> None:
+    event = {"specversion": "1.0", "id": event_id, "source": "/test", "type": kind}
+    there.insist("POST", "/v1/events", event, Content_Type="application/cloudevents+json")
+
+
+def _adopt(there: Installation) -> None:
+    """Give the model that asks a champion that its run can be compared with, and rolled back to."""
+    body = {"artifact": str(there.folder / "job.sh"), "metrics": {"auc": 0.7}, "reason": "a test"}
+    there.insist("POST", "/v1/models/asked/adopt", body, unless=lambda: there.acts("adopt") == 1)
+
+    def adopted() -> bool:
+        there.keep_running()
+        rows = there.rows(sa.select(schema.promotion).where(schema.promotion.c.kind == "adopted"))
+        return bool(rows) and rows[-1].state == "APPLIED"
+
+    there.wait(adopted, what="the adoption")
+
+
+def _rolled_back(there: Installation, model: str) -> bool:
     there.keep_running()
-    rows = there.rows(sa.select(schema.promotion).where(schema.promotion.c.kind == "rollback"))
+    is_rollback = sa.and_(schema.promotion.c.kind == "rollback", schema.promotion.c.model == model)
+    rows = there.rows(sa.select(schema.promotion).where(is_rollback))
     return bool(rows) and rows[-1].state == "APPLIED"
 
 

@@ -19,8 +19,6 @@ from controller.store.dialect import make_engine
 from controller.testing import ManualClock
 from tests.factories import NOON, make_ids
 
-pytestmark = pytest.mark.contract
-
 #: Text that JSON from outside may hold: neither NUL nor half of a surrogate pair.
 TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\x00"), max_size=12)
 #: As long as numbers from outside may be.

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 
 from controller.core import states
 from controller.core.episode import read_mark
-from controller.core.policy import Cooldown
+from controller.core.policy import Breaker, Budget, Cooldown
 from controller.store import Store, schema
 from controller.store.dialect import insert
 from controller.store.store import Transaction
@@ -58,6 +58,12 @@ HOT: dict[str, Callable[[Transaction], Any]] = {
     "due states": lambda tx: tx.policies.due(NOON, 100),
     "the next due state": lambda tx: tx.policies.next_due(),
     "a state": lambda tx: tx.policies.state("churn", "drift", "k1"),
+    "what waits for something": lambda tx: tx.policies.wake(model=None, waits_for=("episode",)),
+    "a key's collected causes of some instants": lambda tx: tx.policies.drop_causes_of("churn", "drift", "k1", [NOON]),
+    "how many keys": lambda tx: tx.policies.key_count("churn", "drift"),
+    "the keys longest untouched": lambda tx: tx.policies.longest_untouched("churn", "drift", 100),
+    "open episodes of some sources": lambda tx: tx.episodes.open_of(["api"]),
+    "open episodes of all": lambda tx: tx.episodes.open_of(None),
     "what holds an event": lambda tx: tx.policies.holds_of("evt-000001"),
     "a cause that is let go": lambda tx: tx.policies.let_go("churn", "drift", "k1", "evt-000001"),
     "episodes by their keys": lambda tx: tx.episodes.known([("api", "k1"), ("api", "k2")]),
@@ -74,6 +80,18 @@ HOT: dict[str, Callable[[Transaction], Any]] = {
     "the last launch": cooldown("launch"),
     "the last promotion": cooldown("promotion"),
     "a level's last run": facts(make_policy(make_max_age())),
+    "what a model spent": facts(make_policy(budget=Budget(runs=10, cost=None, per=minutes(60)))),
+    "what all spent": facts(make_policy(budget=Budget(runs=None, cost=10, per=minutes(60), scope="all"))),
+    "what models with a label spent": lambda tx: tx.policies.spent(
+        Budget(runs=10, cost=None, per=minutes(60), scope="label:team"), ["churn", "m1", "m2"]
+    ),
+    "what did not help": facts(make_policy(breaker=Breaker(after=3))),
+    "what lies behind what is held": lambda tx: tx.policies.facts(
+        make_policy(), "k1", champion=None, labels={}, pauses=(), held=1
+    ),
+    "runs that emitted events": lambda tx: tx.runs.emitters(["run-1", "run-2"]),
+    "what a stage holds until an instant": lambda tx: tx.policies.look_again("budget"),
+    "when a policy was resumed": lambda tx: tx.people.resumed_at("churn/drift"),
     "open runs": lambda tx: tx.runs.in_state("QUEUED", "TRAINING"),
     "a run": lambda tx: tx.runs.get("run-1"),
     "a run's causes": lambda tx: tx.runs.causes("run-1"),
@@ -82,6 +100,11 @@ HOT: dict[str, Callable[[Transaction], Any]] = {
     "jobs that launchers have": lambda tx: tx.runs.watched(),
     "how many jobs launchers have": lambda tx: tx.runs.on_launchers(),
     "the next due job": lambda tx: tx.runs.next_due_job(),
+    "who asked for a run": lambda tx: tx.watches.asked_by("run-1"),
+    "the first causes of a run": lambda tx: tx.watches.causes("run-1", 10),
+    "episodes by their ids": lambda tx: tx.watches.episodes(["epi-1", "epi-2"]),
+    "open alerts of a kind": lambda tx: tx.watches.open_episodes_of("drift", None, 10),
+    "what was rolled back before": lambda tx: tx.watches.rolled_back_before(make_run(1), "sha256:1"),
 }
 
 
@@ -218,6 +241,9 @@ def test_small_indexes_serve_what_is_under_way(store: Store) -> None:
         "due states": "ix_policy_state_due_at",
         "identities": "uq_event_identity",
         "the last decision": "ix_decision_fired",
+        "what a model spent": "ix_run_model_decided_at",
+        "what all spent": "ix_run_decided_at",
+        "what a stage holds until an instant": "ix_policy_state_due_at",
         "due episodes": "ix_episode_open",
         "the next due episode": "ix_episode_open",
         "open episodes": "ix_episode_open",

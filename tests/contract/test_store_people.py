@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 import pytest
 import sqlalchemy as sa
 
-from controller.errors import Conflict
+from controller.errors import Conflict, NotFound
 from controller.store import Store, schema
 from controller.store.store import Transaction
 from controller.testing import ManualClock
@@ -101,14 +103,90 @@ def test_messages_wait_until_they_are_sent(store: Store, clock: ManualClock) -> 
     """One for each channel; postponed ones come back; sent and dead ones do not."""
     with store.transaction("test") as tx:
         tx.outbox.add(("log", "mail"), kind="promoted", title="v2", model="churn", body={"n": 1})
-        first, second = tx.outbox.due(NOON, 10)
-        tx.outbox.postpone(first, until=at(minutes=5))
-        tx.outbox.move(second, "SENT", cause="sent")
-        assert tx.outbox.due(NOON, 10) == []
-        assert tx.outbox.next_due() == at(minutes=5)
-        (again,) = tx.outbox.due(at(minutes=5), 10)
-        tx.outbox.move(again, "DEAD", cause="gave_up", reason="no such host")
-        assert tx.outbox.next_due() is None
+        assert [tx.outbox.close(each, together=False, most=10) for each in tx.outbox.waiting(NOON)] == [1, 1]
+        ((first,),), ((second,),) = tx.outbox.due("log", NOON, 10), tx.outbox.due("mail", NOON, 10)
+        tx.outbox.postpone([first], until=at(minutes=5), reason="503")
+        tx.outbox.move([second], "SENT", cause="sent")
+        assert tx.outbox.due("log", NOON, 10) == tx.outbox.due("mail", NOON, 10) == []
+        assert tx.outbox.due_by_channel() == {"log": at(minutes=5)}
+        ((again,),) = tx.outbox.due("log", at(minutes=5), 10)
+        tx.outbox.move([again], "DEAD", cause="gave_up", reason="no such host")
+        assert tx.outbox.due_by_channel() == {}
 
-    assert (first.channel, second.channel, again.attempts) == ("log", "mail", 1)
+    assert (first.channel, second.channel, again.attempts, again.reason) == ("log", "mail", 1, "503")
     assert history(store, first.id) == [("PENDING", "DEAD", "gave_up", "no such host", "controller", 1)]
+
+
+def test_messages_that_go_together(store: Store, clock: ManualClock) -> None:
+    """They share the id of the first for good; those of another kind or model, and those that come later, are not among them."""
+    with store.transaction("test") as tx:
+        for model in ("churn", "churn", None):
+            tx.outbox.add(("log",), kind="failed", title="again", model=model)
+        tx.outbox.add(("log",), kind="failed", title="later", model="churn", due_at=at(minutes=1))
+        ours, others = tx.outbox.waiting(NOON)
+        assert (ours.model, ours.count, ours.first_at, tx.outbox.told_at(ours)) == ("churn", 2, NOON, None)
+        assert tx.outbox.close(ours, together=True, most=10) == 2
+        (group,) = tx.outbox.due("log", NOON, 10)
+        tx.outbox.add(("log",), kind="failed", title="too late", model="churn")
+        tx.outbox.postpone(group, until=at(minutes=5), reason="503")
+
+        assert tx.outbox.due("log", NOON, 10) == []
+        assert tx.outbox.next_open(NOON) == at(minutes=1)
+        (again,) = tx.outbox.due("log", at(minutes=5), 10)
+        assert [message.title for message in again] == ["again", "again"]
+        assert {message.group_id for message in again} == {group[0].id}
+        assert (tx.outbox.told_at(ours), tx.outbox.told_at(others)) == (NOON, None)
+
+
+def test_a_dead_message_is_sent_again_with_its_group(store: Store) -> None:
+    """By its id or the end of it; the others of its group come along, under the same id."""
+    with store.transaction("test") as tx:
+        for _ in range(2):
+            tx.outbox.add(("log",), kind="failed", title="again")
+        tx.outbox.close(*tx.outbox.waiting(NOON), together=True, most=10)
+        (group,) = tx.outbox.due("log", NOON, 10)
+        tx.outbox.move(group, "DEAD", cause="gave_up", reason="404")
+        found = tx.outbox.find(group[1].id[-8:])
+        tx.outbox.retry(tx.outbox.group(found), actor="ann", reason="mended")
+
+        assert found.id == group[1].id
+        assert [[message.id for message in each] for each in tx.outbox.due("log", NOON, 10)] == [
+            [message.id for message in group]
+        ]
+        with pytest.raises(NotFound):
+            tx.outbox.find("nobody")
+        with pytest.raises(NotFound):
+            tx.outbox.find("a")  # so little stands for too many
+
+
+def test_what_is_counted_is_added_up(store: Store, clock: ManualClock) -> None:
+    """The first of a topic is told at once, those of the next period together when it is over; other topics do not matter."""
+
+    def count(number: int, topic: str = "bus") -> None:
+        tx.outbox.count(
+            ("log",),
+            kind="dead_letters",
+            topic=topic,
+            title=lambda total: f"{topic}: {total}",
+            count=number,
+            every=timedelta(hours=1),
+            body={"source": topic},
+        )
+
+    with store.transaction("test") as tx:
+        count(1)
+        tx.outbox.close(*tx.outbox.waiting(NOON), together=False, most=10)
+        count(2)
+        count(3)
+        count(7, topic="files")
+        waiting = tx.outbox.waiting(NOON)
+        assert [(each.count) for each in waiting] == [1]
+        ready = tx.outbox.waiting(at(hours=1))
+        assert [each.count for each in ready] == [2]
+        rows = tx.execute(sa.select(schema.notification).order_by(schema.notification.c.id)).all()
+
+    assert [(row.title, row.body["count"], row.due_at) for row in rows] == [
+        ("bus: 1", 1, NOON),
+        ("bus: 5", 5, at(hours=1)),
+        ("files: 7", 7, NOON),
+    ]

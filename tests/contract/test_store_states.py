@@ -136,7 +136,7 @@ def write_every_state(store: Store, machine: states.Machine) -> None:
     unique = UNIQUE_NUMBERS.get(machine.name)
     for number, state in enumerate(machine.states):
         values: dict[str, Any] = {"id": f"x{number}", "state": state} | LEGAL_KINDS.get(machine.name, {})
-        for name in ("job_id", "decision_id", "candidate", "model", "key"):
+        for name in ("job_id", "decision_id", "run_id", "candidate", "model", "key"):
             values |= {name: f"x{number}"} if name in table.c else {}
         values |= {unique: number} if unique else {}
         values |= {"finished_at": 1} if "finished_at" in table.c and state in machine.final else {}

@@ -25,6 +25,7 @@ from controller.engine.monitor import Monitor
 from controller.engine.outbox import Outbox
 from controller.engine.runtime import Loop, Runtime
 from controller.engine.ticker import Ticker
+from controller.engine.watcher import Watcher
 from controller.ports import Batch
 from controller.store import Store, schema
 from controller.store.rows import record
@@ -137,6 +138,7 @@ class House:
         self.outbox = Outbox(self.runtime)
         self.janitor = Janitor(self.runtime)
         self.ticker = Ticker(self.runtime)
+        self.watcher = Watcher(self.runtime)
         self.desk = Desk(self.runtime, self.evaluator, reload=self._reload)
         self._loops: list[Loop] = [
             self.inbox,
@@ -144,6 +146,7 @@ class House:
             self.dispatcher,
             self.monitor,
             self.gatekeeper,
+            self.watcher,
             self.outbox,
             self.janitor,
         ]

@@ -255,6 +255,22 @@ def test_it_ends_when_the_source_is_heard(ward: Ward) -> None:
     assert keys[0] == keys[1] != keys[2]
 
 
+def test_people_are_told(make_house: Callable[..., House]) -> None:
+    """Of each silence once, and of its end, in the transaction of the event that says so."""
+    ward = Ward(make_house(sources={"bus": DAILY | {"expect_every": "1h"}}, notify=["scripted"]))
+    ward.listen(5 * HOUR)
+    ward.house.settle()
+    ward.hear("1")
+    ward.look()
+    ward.house.settle()
+
+    assert [(message.kind, message.title.partition(":")[0]) for message in ward.house.world.mail] == [
+        ("source_silent", "source bus is silent"),
+        ("source_silent", "source bus is silent no longer"),
+    ]
+    assert [message.body["state"] for message in ward.house.world.mail] == ["firing", "resolved"]
+
+
 @pytest.mark.parametrize("clean", [True, False], ids=["stopped", "killed"])
 def test_a_restart_does_not_repeat_it(ward: Ward, clean: bool) -> None:
     """What was said is said; and what comes after the restart ends it."""
@@ -384,7 +400,8 @@ def test_a_source_that_complains_is_not_healthy(ward: Ward) -> None:
     ward.house.runtime.complaints.set("bus", "run", "connection refused")
     ward.listen(2 * HOUR)
 
-    assert ward.told()[0].data["healthy"] is False
+    silent = next(event for event in ward.told() if event.type == "source.silent")
+    assert silent.data["healthy"] is False
     assert ward.told()[0].data["complaints"] == ["connection refused"]
 
 
@@ -478,3 +495,52 @@ def test_rows_are_of_configured_sources_and_those_heard(ward: Ward) -> None:
         names = set(tx.execute(sa.select(schema.source_stat.c.source)).scalars())
 
     assert names == {"bus"}
+
+
+# ------------------------------------------------------------------------------------------------------- failing
+
+
+def failing(ward: Ward) -> list[tuple[str, str]]:
+    """What was said about failing: which source, firing or resolved."""
+    found = [event for event in ward.told() if event.type == "source.failing"]
+    return [(str(event.subject), str(event.extensions[EPISODE_STATE])) for event in found]
+
+
+def test_a_source_that_goes_on_complaining_is_failing(ward: Ward) -> None:
+    """It is an episode: said once after half a minute, and resolved after a minute without a complaint; a moment is nothing."""
+    complaints = ward.house.runtime.complaints
+    complaints.set("bus", "poll", "connection refused")
+    ward.look()
+    ward.listen(20, step=10)
+    complaints.set("bus", "poll", None)
+    ward.listen(120)
+    assert failing(ward) == []
+    complaints.set("bus", "poll", "connection refused")
+    ward.listen(120, step=10)
+    assert failing(ward) == [("bus", "firing")]
+    complaints.set("bus", "poll", None)
+    ward.listen(50, step=10)
+    complaints.set("bus", "poll", "connection refused")
+    ward.listen(50, step=10)
+    assert failing(ward) == [("bus", "firing")]
+    complaints.set("bus", "poll", None)
+    ward.listen(120, step=10)
+
+    assert failing(ward) == [("bus", "firing"), ("bus", "resolved")]
+    assert ward.told()[-2].data["reason"] == "connection refused"
+
+
+def test_a_restart_repeats_no_failing(ward: Ward) -> None:
+    """What was said is known again, and its end is told."""
+    ward.house.runtime.complaints.set("bus", "poll", "connection refused")
+    ward.look()
+    ward.listen(60, step=30)
+    ward.house.settle()
+    ward.restart()
+    ward.house.runtime.complaints.set("bus", "poll", "connection refused")
+    ward.listen(120, step=30)
+    assert failing(ward) == [("bus", "firing")]
+    ward.house.runtime.complaints.set("bus", "poll", None)
+    ward.listen(120, step=30)
+
+    assert failing(ward) == [("bus", "firing"), ("bus", "resolved")]

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 
 from controller.core.model import DeadLetter, LedgerEntry, NewEvent
 from controller.crash import arm, disarm
-from controller.engine import evaluator as evaluator_module
+from controller.engine import sitting as sitting_module
 from controller.engine import inbox as inbox_module
 from controller.engine.burial import LINES, PERIOD_SECONDS
 from controller.engine.letters import Letters
@@ -393,14 +393,14 @@ def test_giving_up_needs_a_reason(house: House, letters: Letters) -> None:
 def buried(house: House, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """An event that cannot be decided, for as long as its id is in this list."""
     broken = ["poison"]
-    real = evaluator_module.event_scope
+    real = sitting_module.event_scope
 
     def scope(event: Any, **more: Any) -> Any:
         if event.source_id in broken:
             raise RecursionError("a bug")
         return real(event, **more)
 
-    monkeypatch.setattr(evaluator_module, "event_scope", scope)
+    monkeypatch.setattr(sitting_module, "event_scope", scope)
     house.send(id="poison", origin="bus")
     house.settle()
     assert [event.state for event in house.events()] == ["DEAD"]

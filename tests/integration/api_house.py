@@ -42,9 +42,10 @@ class NotingDesk:
         return {"done": verb}
 
     def retrain(
-        self, model: str, *, who: str, reason: str, params: Mapping[str, Any], key: str | None
+        self, model: str, *, who: str, reason: str, params: Mapping[str, Any], key: str | None, force: bool = False
     ) -> dict[str, Any]:
-        self._note("retrain", model=model, who=who, reason=reason, params=params, key=key)
+        forced = {"force": True} if force else {}
+        self._note("retrain", model=model, who=who, reason=reason, params=params, key=key, **forced)
         return {"event_id": "evt-1", "duplicate": False}
 
     def cancel(self, run_id: str, *, who: str, reason: str) -> dict[str, Any]:

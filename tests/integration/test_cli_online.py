@@ -74,6 +74,8 @@ def test_over_tcp(house: House) -> None:
     [
         (["retrain", MODEL, "-r", "why not", "--param", "depth=6", "--param", "name=x", "--idempotency-key", "k"],
          "retrain", {"reason": "why not", "params": {"depth": 6, "name": "x"}, "key": "k"}),
+        (["retrain", MODEL, "-r", "now", "--force", "--idempotency-key", "k"],
+         "retrain", {"reason": "now", "params": {}, "key": "k", "force": True}),
         (["pause", f"{MODEL}/drift", "-r", "noise"], "pause", {"scope": "policy", "target": f"{MODEL}/drift"}),
         (["resume"], "resume", {"scope": "all", "target": ""}),
         (["rollback", MODEL, "-r", "bad", "--to", "v1"], "rollback", {"to": "v1", "reason": "bad"}),

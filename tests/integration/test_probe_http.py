@@ -5,23 +5,20 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import socket
+import subprocess
 from collections.abc import Callable, Iterator, Mapping
-from datetime import timedelta
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 from pydantic import ValidationError
 
-from controller.clock import SystemClock
 from controller.sources.probe.http import HttpProbe
 from controller.sources.probe.source import Probe
+from tests.conftest import missing_server
 from tests.probes import (
     Bench,
     Script,
@@ -263,26 +260,25 @@ def test_http_nobody_there(bench: Bench) -> None:
     assert "cannot be resolved" in bench.complaint(bench.build(HttpProbe, url="http://nowhere.invalid/"))
 
 
-def self_signed(name: str) -> tuple[bytes, bytes]:
-    """Return a certificate for a host name, and its key."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-    now = SystemClock().now()
-    builder = x509.CertificateBuilder(subject, subject, key.public_key(), x509.random_serial_number())
-    builder = builder.not_valid_before(now - timedelta(hours=1)).not_valid_after(now + timedelta(hours=1))
-    builder = builder.add_extension(x509.SubjectAlternativeName([x509.DNSName(name)]), critical=False)
-    signed = builder.sign(key, hashes.SHA256())
-    plain = serialization.NoEncryption()
-    private = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, plain)
-    return signed.public_bytes(serialization.Encoding.PEM), private
+def self_signed(name: str, folder: Path) -> tuple[Path, Path]:
+    """Return the files of a certificate for a host name, good for a day, and of its key."""
+    program = shutil.which("openssl")
+    if program is None:
+        missing_server("no openssl found (Debian: apt install openssl)")
+    certificate, key = folder / "ca.pem", folder / "key.pem"
+    subprocess.run(
+        [program, "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "1",
+         "-subj", f"/CN={name}", "-addext", f"subjectAltName=DNS:{name}", "-keyout", key, "-out", certificate],
+        check=True, capture_output=True, timeout=30,
+    )  # fmt: skip
+    return certificate, key
 
 
 def test_http_certificates(bench: Bench, script: Script, tmp_path: Path) -> None:
     """A certificate that nobody vouches for is refused, unless its authority is named; the name must fit too."""
     pem = tmp_path / "server.pem"
-    certificate, key = self_signed("models.example")
-    pem.write_bytes(key + certificate)
-    (tmp_path / "ca.pem").write_bytes(certificate)
+    certificate, key = self_signed("models.example", tmp_path)
+    pem.write_bytes(key.read_bytes() + certificate.read_bytes())
     script.secure(pem)
     script.answer = says(7)
 

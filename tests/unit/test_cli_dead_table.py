@@ -12,8 +12,6 @@ from rich.console import Console
 
 from controller.cli.dead import _table
 
-pytestmark = pytest.mark.unit
-
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
 
@@ -76,10 +74,10 @@ def test_reason_and_place_can_be_told(width: int) -> None:
 
 def test_columns_stand_below_their_names() -> None:
     """On a wide terminal a letter is one line; what is wide itself moves nothing."""
-    head, *lines = shown(160, [LETTERS[0], LETTERS[3]])
+    head, *lines = shown(160, [letter(1, place="t/0/1"), LETTERS[3]])
 
     assert len(lines) == 2
-    for name, values in {"when": ["60m ago"] * 2, "state": ["DEAD"] * 2, "place": ["ml.events", "主題/0/1"]}.items():
+    for name, values in {"when": ["60m ago"] * 2, "state": ["DEAD"] * 2, "place": ["t/0/1", "主題/0/1"]}.items():
         at = head.index(name)
         assert [cell_len(line[: line.index(value)]) for line, value in zip(lines, values, strict=True)] == [at, at]
 

@@ -39,7 +39,7 @@ CASES = {
         BASE.replace("{source: landing}", "{source: landing, type: file.arived}"),
         [
             "error retrain.yaml:7:41: models.churn.policies.new.on.type: it can never match: source 'landing' "
-            "does not emit 'file.arived' (it emits: file.arrived)"
+            "does not emit 'file.arived' (it emits: file.arrived; see retrain.yaml:3:3)"
         ],
     ),
     "a program that does not exist": (
@@ -67,8 +67,10 @@ CASES = {
             "train.sh]", "'{{ event.data.path }}']"
         ),
         [
+            "warning retrain.yaml:7:29: models.churn.policies.stale.on.max_age: it never comes: nothing of this model is "
+            "promoted, so there is no champion whose age counts (give the model at retrain.yaml:5:3 a promoter: `promote`)",
             "warning retrain.yaml:9:27: models.churn.train.command[1]: policy 'stale' fires without an event, and then "
-            "{{ event.data.path }} fails the run (test it: `event != null ? … : …`)"
+            "{{ event.data.path }} fails the run (test it: `event != null ? … : …`)",
         ],
     ),
     "a template over a parameter that a candidate lacks": (

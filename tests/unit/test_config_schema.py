@@ -58,6 +58,8 @@ def violations(value: Any, schema: Any, path: str = "") -> Iterator[str]:
         for index, item in enumerate(value):
             yield from violations(item, schema.get("items", True), f"{path}[{index}]")
     if isinstance(value, dict):
+        if len(value) < schema.get("minProperties", 0):
+            yield f"{path}: too few keys"
         properties = schema.get("properties", {})
         for key in schema.get("required", ()):
             if key not in value:

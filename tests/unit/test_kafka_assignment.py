@@ -15,8 +15,6 @@ from controller.sources.kafka.options import KafkaOptions
 from controller.sources.kafka.reader import Reader
 from controller.testing import ManualClock, MemoryInbox
 
-pytestmark = pytest.mark.unit
-
 DRIFT = Partition("drift", 0)
 OPTIONS = KafkaOptions(bootstrap_servers=("localhost:1",), topics=("drift",), group_id="retrain")
 

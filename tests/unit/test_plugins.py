@@ -43,7 +43,7 @@ def stranger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         ("sources", {"files", "cron"}),
         ("launchers", {"process"}),
         ("promoters", {"alias", "command"}),
-        ("notifiers", {"log"}),
+        ("notifiers", {"command", "log", "webhook"}),
     ],
 )
 def test_our_own_plugins_are_declared_like_anybody_s(kind: plugins.Kind, expected: set[str]) -> None:

@@ -7,7 +7,7 @@ import ipaddress
 import pytest
 
 from controller.errors import GiveUp, RetryLater
-from controller.sources.probe.guard import Guard, Place, without_query
+from controller.outbound.guard import Guard, Place, without_query
 
 
 def guard(*addresses: str, allow: tuple[str, ...] = (), deny_private: bool = False) -> Guard:

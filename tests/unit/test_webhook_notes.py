@@ -13,8 +13,6 @@ from controller.testing import ManualClock, MemoryInbox
 from tests.factories import NOON
 from tests.webhooks import make_request, make_source
 
-pytestmark = pytest.mark.unit
-
 
 @pytest.mark.parametrize(
     "verify, headers, reason",

@@ -7,15 +7,23 @@ from __future__ import annotations
 
 from controller.core.chain import Stage
 from controller.core.stages import (
+    breaker,
+    budget,
+    calendars,
     concurrency,
     cooldown,
     count,
     debounce,
     episode,
+    loop,
     match,
     max_age,
+    metric,
+    mode,
     pause,
     quiet_hours,
+    ready,
+    tree,
     when,
 )
 
@@ -24,11 +32,19 @@ CHAIN: tuple[Stage, ...] = (
     when.STAGE,
     episode.STAGE,
     count.STAGE,
+    metric.STAGE,
+    tree.STAGE,
     max_age.STAGE,
+    ready.STAGE,
     debounce.STAGE,
     cooldown.STAGE,
     quiet_hours.STAGE,
+    calendars.STAGE,
     pause.STAGE,
+    loop.STAGE,
+    breaker.STAGE,
+    budget.STAGE,
+    mode.STAGE,
     concurrency.STAGE,
 )
 

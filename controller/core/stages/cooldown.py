@@ -43,4 +43,4 @@ def _last(cooldown: Cooldown, facts: Facts) -> tuple[str, datetime | None, timed
     return cooldown.after, instants[cooldown.after], cooldown.period
 
 
-STAGE = Stage(name="cooldown", ask=ask)
+STAGE = Stage(name="cooldown", ask=ask, concerns=lambda policy: policy.cooldown is not None)

@@ -45,4 +45,4 @@ def ask(question: Question) -> Answer | None:
     )
 
 
-STAGE = Stage(name="debounce", ask=ask)
+STAGE = Stage(name="debounce", ask=ask, concerns=lambda policy: policy.debounce is not None)

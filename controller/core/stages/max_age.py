@@ -6,9 +6,13 @@ or `again_after` has passed since the run that it started ended.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from controller.core.chain import (
+    Aftermath,
     Answer,
     Question,
+    Rest,
     Stage,
     clock,
     hold_for,
@@ -17,6 +21,7 @@ from controller.core.chain import (
     span,
 )
 from controller.core.on import MaxAge
+from controller.core.policy import Policy
 
 
 def ask(question: Question) -> Answer | None:
@@ -54,11 +59,19 @@ def ask(question: Question) -> Answer | None:
                 slot=question.slot,
                 **facts,
             )
-    return passed(
+    answer = passed(
         f"champion v{champion.number} is {span(question.now - champion.promoted_at)} old, {span(on.age)} allowed",
-        slot={"fired_for": champion.version_id},
+        slot=question.slot,
         **facts,
     )
+    fired = Rest(slot={"fired_for": champion.version_id}, waits_for="run")
+    rest = Rest(slot=question.slot, waits_for="run")
+    return replace(answer, after=Aftermath(rest=rest, fired=fired))
 
 
-STAGE = Stage(name="max_age", ask=ask, remembers=True)
+def concerns(policy: Policy) -> bool:
+    """Say whether a policy has it."""
+    return isinstance(policy.on, MaxAge)
+
+
+STAGE = Stage(name="max_age", ask=ask, remembers=True, concerns=concerns)

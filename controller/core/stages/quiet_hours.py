@@ -23,4 +23,4 @@ def ask(question: Question) -> Answer | None:
     )
 
 
-STAGE = Stage(name="quiet_hours", ask=ask)
+STAGE = Stage(name="quiet_hours", ask=ask, concerns=lambda policy: policy.quiet_hours is not None)

@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from controller.core.chain import Answer, Question, Stage, passed, skipped
 from controller.core.conditions import Expression, Scope
 from controller.core.model import Event, Json
-from controller.core.on import Leaf
+from controller.core.nodes.judge import fits
+from controller.core.on import Leaf, On, traits
 from controller.core.policy import Policy
 
 #: A path, without the method that may be called on its end.
@@ -20,13 +21,36 @@ _MAX_SHOWN = 200
 def ask(question: Question) -> Answer | None:
     """Pass when the expression is true; an expression that fails raises, and becomes an ERROR decision."""
     on = question.policy.on
-    if not isinstance(on, Leaf) or on.when is None or question.event is None:
+    if question.event is None:
+        return None
+    if not isinstance(on, Leaf):
+        return _any_leaf(on, question.event, question.scope)
+    if on.when is None:
         return None
     seen = values_read(on.when, question.scope)
     shown = ", ".join(f"{path} = {value!r}" for path, value in seen.items())
     if on.when.test(question.scope):
         return passed(f"{on.when.source}: true ({shown})", **seen)
     return skipped(f"{on.when.source}: false ({shown})", **seen)
+
+
+def _any_leaf(on: On, event: Event, scope: Scope) -> Answer | None:
+    """Pass when, of the leaves of a tree whose source and type fit, the `when` of one is true."""
+    asked = [(path, leaf) for path, leaf in traits(on).leaves if fits(leaf, event)]
+    if not any(leaf.when is not None for _, leaf in asked):
+        return None
+    seen: dict[str, Json] = {}
+    said, true = [], []
+    for path, leaf in asked:
+        is_true = leaf.when is None or leaf.when.test(scope)
+        if leaf.when is not None:
+            seen |= values_read(leaf.when, scope)
+            said.append(f"{leaf.when.source}: {'true' if is_true else 'false'}")
+        if is_true:
+            true.append(path)
+    shown = ", ".join(f"{path} = {value!r}" for path, value in seen.items())
+    reason = f"{'; '.join(said)} ({shown})"
+    return passed(reason, leaves=true, **seen) if true else skipped(reason, **seen)
 
 
 def values_read(expression: Expression, scope: Scope) -> dict[str, Json]:
@@ -52,9 +76,12 @@ def _look_up(values: Mapping[str, Json], path: str) -> Json:
 
 def admits(policy: Policy, event: Event, scope: Scope) -> bool:
     """Say whether `ask` would let the event pass."""
-    del event
     on = policy.on
-    return not isinstance(on, Leaf) or on.when is None or on.when.test(scope)
+    if isinstance(on, Leaf):
+        return on.when is None or on.when.test(scope)
+    # Every one is tested, for one that fails is an error whatever the others say.
+    asked = [leaf.when is None or leaf.when.test(scope) for _, leaf in traits(on).leaves if fits(leaf, event)]
+    return not asked or any(asked)
 
 
 STAGE = Stage(name="when", ask=ask, admits=admits)

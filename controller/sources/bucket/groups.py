@@ -82,14 +82,7 @@ class BucketGroups:
     def kept(self, plan: Plan) -> None:
         """Take over what the store took."""
         self.sets.kept(plan)
-        overfull = self.sets.overfull()
-        self._context.complain(
-            "group",
-            None
-            if overfull is None
-            else f"data set {overfull!r} has more than {self._grouping.max_parts} parts; it will not become an event, "
-            "unless max_parts is raised",
-        )
+        self._context.complain("group", self.sets.overfull())
 
     def candidates(self, now: datetime, *, settling: Iterable[str | None], passed: datetime | None) -> list[Group]:
         """Return the data sets that may be complete at `now`, and of which no object is still settling.

@@ -5,13 +5,12 @@ from __future__ import annotations
 import importlib.util
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Annotated, Any, Literal, Self
+from typing import Any, Literal, Self
 
-from pydantic import Field, PlainSerializer, PlainValidator, WithJsonSchema, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from controller.core.grouping import GROUP_SCHEMA, Grouping, load_grouping
 from controller.errors import InvalidInput
-from controller.ports import Duration, PluginOptions, refusal
+from controller.ports import Duration, GroupOption, PluginOptions, refusal
 from controller.secret import Secret
 
 
@@ -87,23 +86,6 @@ def _without_userinfo(url: str) -> str:
     return f"{scheme}{separator}{host.rpartition('@')[2]}{slash}{path}"
 
 
-def _read_group(value: Any) -> Grouping:
-    if isinstance(value, Grouping):
-        return value
-    try:
-        return load_grouping(value)
-    except InvalidInput as error:
-        raise refusal(error.message, hint=error.hint) from None
-
-
-_GroupOption = Annotated[
-    Grouping,
-    PlainValidator(_read_group),
-    PlainSerializer(lambda grouping: grouping.written(), return_type=dict),
-    WithJsonSchema(GROUP_SCHEMA),
-]
-
-
 class BucketOptions(PluginOptions):
     """What a bucket is told."""
 
@@ -135,7 +117,7 @@ class BucketOptions(PluginOptions):
     secret: Secret | None = Field(None, description="Secret key (S3) or account key (Azure)")
     anonymous: bool = Field(False, description="Ask without credentials")
     options: dict[str, Any] = Field(default_factory=dict, description="Further arguments for the fsspec file system")
-    group: _GroupOption | None = Field(
+    group: GroupOption | None = Field(
         None,
         description="Which objects are one data set, and when it is complete: one event for each data set, none for its objects",
     )

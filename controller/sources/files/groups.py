@@ -107,14 +107,7 @@ class FileGroups:
     def kept(self, plan: Plan) -> None:
         """Take over what the store took."""
         self._sets.kept(plan)
-        overfull = self._sets.overfull()
-        self._notes.complain(
-            "group",
-            None
-            if overfull is None
-            else f"data set {overfull!r} has more than {self._grouping.max_parts} parts; it will not become an event, "
-            "unless max_parts is raised",
-        )
+        self._notes.complain("group", self._sets.overfull())
 
     # --------------------------------------------------------------------------------------------- what is complete
 

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import Annotated, Any, Literal, Self
+from typing import Literal, Self
 
-from pydantic import Field, PlainSerializer, PlainValidator, WithJsonSchema, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from controller.core.grouping import GROUP_SCHEMA, Grouping, load_grouping
-from controller.errors import InvalidInput
-from controller.ports import Duration, PluginOptions, refusal
+from controller.ports import Duration, GroupOption, PluginOptions, refusal
 
 #: What is not a file that somebody delivered: hidden, or still being written.
 DEFAULT_EXCLUDE = (
@@ -23,23 +21,6 @@ DEFAULT_EXCLUDE = (
     "*.swp",
     "*~",
 )
-
-
-def _read_group(value: Any) -> Grouping:
-    if isinstance(value, Grouping):
-        return value
-    try:
-        return load_grouping(value)
-    except InvalidInput as error:
-        raise refusal(error.message, hint=error.hint) from None
-
-
-_GroupOption = Annotated[
-    Grouping,
-    PlainValidator(_read_group),
-    PlainSerializer(lambda grouping: grouping.written(), return_type=dict),
-    WithJsonSchema(GROUP_SCHEMA),
-]
 
 
 class FileOptions(PluginOptions):
@@ -70,7 +51,7 @@ class FileOptions(PluginOptions):
     )
     digest: bool = Field(True, description="Tell contents apart by SHA-256; otherwise by size, mtime and inode")
     digest_limit: int = Field(1 << 30, ge=0, description="Files of more bytes than this are not digested")
-    group: _GroupOption | None = Field(
+    group: GroupOption | None = Field(
         None,
         description="Which files are one data set, and when it is complete: one event for each data set, none for its files",
     )

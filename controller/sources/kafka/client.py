@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 from typing import Literal, NamedTuple, Protocol
 
@@ -100,11 +101,45 @@ class Settings:
     #: Hears why an offset could not be committed.
     uncommitted: Callable[[str], None]
 
+    @property
+    def client_id(self) -> str:
+        """What the broker's logs call us."""
+        return f"retrain-{self.name}"
+
+    @property
+    def commit_note(self) -> str:
+        """What stands beside the offsets that we commit."""
+        return f"retrain:{self.name}"
+
+    @property
+    def refresh_ms(self) -> int:
+        """How often the library asks anew which topics and brokers there are."""
+        return _milliseconds(self.options.refresh_every)
+
+    @property
+    def session_ms(self) -> int:
+        """A member whose heartbeats are missing for so long is taken for dead."""
+        return _milliseconds(self.options.session_timeout)
+
+    @property
+    def heartbeat_ms(self) -> int:
+        """Wait between two heartbeats: three are missed before the session ends."""
+        return min(3000, self.session_ms // 3)
+
+    @property
+    def max_poll_ms(self) -> int:
+        """A member that does not poll for so long leaves the group; the libraries want at least the session's length."""
+        return max(MAX_POLL_MS, self.session_ms)
+
     def file(self, which: Literal["ca", "cert", "key"]) -> str | None:
         """Return the path of a certificate's file; None when it is not given."""
         tls = self.options.security.tls
         name = getattr(tls, which) if tls is not None else None
         return None if name is None else str(self.base / name)
+
+
+def _milliseconds(length: timedelta) -> int:
+    return int(length.total_seconds() * 1000)
 
 
 class Client(Protocol):

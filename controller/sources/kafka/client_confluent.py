@@ -17,7 +17,6 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, TopicCollectio
 from confluent_kafka.admin import AdminClient
 
 from controller.sources.kafka.client import (
-    MAX_POLL_MS,
     REQUEST_SECONDS,
     Bounds,
     Change,
@@ -73,7 +72,6 @@ class ConfluentClient:
         self._logger.addHandler(
             logging.NullHandler()
         )  # its lines are not ours, and what matters comes back as an error
-        session = int(self._options.session_timeout.total_seconds() * 1000)
         config = {
             **self._common(),
             "group.id": self._options.group_id,
@@ -83,9 +81,9 @@ class ConfluentClient:
             "isolation.level": "read_committed",
             "partition.assignment.strategy": "range,roundrobin",
             "allow.auto.create.topics": False,
-            "session.timeout.ms": session,
-            "heartbeat.interval.ms": min(3000, session // 3),
-            "max.poll.interval.ms": max(MAX_POLL_MS, session),
+            "session.timeout.ms": settings.session_ms,
+            "heartbeat.interval.ms": settings.heartbeat_ms,
+            "max.poll.interval.ms": settings.max_poll_ms,
             "check.crcs": True,
             # Bounds what lies in memory.
             "queued.max.messages.kbytes": 16 << 10,
@@ -103,17 +101,16 @@ class ConfluentClient:
     def _common(self) -> dict[str, Any]:
         """Return what the consumer and the admin client are both told."""
         security = self._options.security
-        refresh = int(self._options.refresh_every.total_seconds() * 1000)
         config: dict[str, Any] = {
             "bootstrap.servers": ",".join(self._options.bootstrap_servers),
-            "client.id": f"retrain-{self._settings.name}",
+            "client.id": self._settings.client_id,
             "security.protocol": security.protocol,
             "socket.timeout.ms": 10_000,
             "socket.keepalive.enable": True,
             "reconnect.backoff.ms": 200,
             "reconnect.backoff.max.ms": 2000,
-            "topic.metadata.refresh.interval.ms": refresh,
-            "metadata.max.age.ms": max(refresh * 3, 1000),
+            "topic.metadata.refresh.interval.ms": self._settings.refresh_ms,
+            "metadata.max.age.ms": max(self._settings.refresh_ms * 3, 1000),
             "topic.metadata.propagation.max.ms": 0,
             "error_cb": self._on_error,
         }
@@ -249,7 +246,7 @@ class ConfluentClient:
     # ----------------------------------------------------------------------------------------------------- offsets
 
     def commit(self, offsets: Mapping[Partition, int], *, wait: bool) -> None:
-        note = f"retrain:{self._settings.name}"
+        note = self._settings.commit_note
         theirs = [TopicPartition(each.topic, each.number, offset, note) for each, offset in offsets.items()]
         try:
             if wait:

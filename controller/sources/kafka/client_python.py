@@ -22,7 +22,6 @@ from kafka.net.compat import KafkaNetClient
 from kafka.structs import MemberState, OffsetAndMetadata
 
 from controller.sources.kafka.client import (
-    MAX_POLL_MS,
     REQUEST_SECONDS,
     Bounds,
     Change,
@@ -74,7 +73,6 @@ class PythonClient:
         if (reason := unreachable(settings)) is not None:
             raise Trouble(reason)
         options = settings.options
-        session = int(options.session_timeout.total_seconds() * 1000)
         try:
             self._consumer = KafkaConsumer(
                 **self._common(),
@@ -84,9 +82,9 @@ class PythonClient:
                 auto_offset_reset="none",
                 isolation_level="read_committed",
                 allow_auto_create_topics=False,
-                session_timeout_ms=session,
-                heartbeat_interval_ms=min(3000, session // 3),
-                max_poll_interval_ms=max(MAX_POLL_MS, session),
+                session_timeout_ms=settings.session_ms,
+                heartbeat_interval_ms=settings.heartbeat_ms,
+                max_poll_interval_ms=settings.max_poll_ms,
                 max_poll_records=options.max_poll_records,
                 # Bounds what lies in memory: a batch may be inflated many times when it is read.
                 fetch_max_bytes=16 << 20,
@@ -114,13 +112,13 @@ class PythonClient:
         security = self._options.security
         config: dict[str, Any] = {
             "bootstrap_servers": answering(self._settings),
-            "client_id": f"retrain-{self._settings.name}",
+            "client_id": self._settings.client_id,
             "kafka_client": self._connection,
             "bootstrap_timeout_ms": _REQUEST_MS if len(self._options.bootstrap_servers) == 1 else 6 * _REQUEST_MS,
             "request_timeout_ms": _REQUEST_MS,
             "reconnect_backoff_ms": 100,
             "reconnect_backoff_max_ms": 2000,
-            "metadata_max_age_ms": int(self._options.refresh_every.total_seconds() * 1000),
+            "metadata_max_age_ms": self._settings.refresh_ms,
             "security_protocol": security.protocol,
             "ssl_context": tls_context(self._settings),
         }
@@ -238,7 +236,7 @@ class PythonClient:
     # ----------------------------------------------------------------------------------------------------- offsets
 
     def commit(self, offsets: Mapping[Partition, int], *, wait: bool) -> None:
-        note = f"retrain:{self._settings.name}"
+        note = self._settings.commit_note
         theirs = {TopicPartition(*each): OffsetAndMetadata(offset, note, -1) for each, offset in offsets.items()}
         try:
             if wait:
@@ -306,11 +304,11 @@ class PythonClient:
             raise Trouble(diagnose(self._settings)) from error
 
     def close(self) -> None:
-        try:
-            self._consumer.close(autocommit=False, timeout_ms=400)
-            self._disconnect()
-        except Exception as error:  # noqa: BLE001 - a broker that is gone makes it raise all kinds of things
-            self._settings.uncommitted(f"not closed in order: {error!r}")
+        for end in (lambda: self._consumer.close(autocommit=False, timeout_ms=400), self._disconnect):
+            try:
+                end()
+            except Exception as error:  # noqa: BLE001 - a broker that is gone makes it raise all kinds of things
+                self._settings.uncommitted(f"not closed in order: {error!r}")
 
 
 class _Listener(ConsumerRebalanceListener):  # type: ignore[misc]

@@ -29,9 +29,9 @@ _QUICK_POLL_SECONDS = 0.02
 _PATIENCE_SECONDS = 1.0
 #: How often offsets are committed to the group, and facts brought up to date.
 _EVERY_SECONDS = 1.0
-#: Brokers that are away for longer are connected to anew: a certificate or a password may have changed.
 #: A member without partitions is complained of after this long.
 _WITHOUT_PARTITIONS_SECONDS = 30.0
+#: Brokers that are away for longer are connected to anew: a certificate or a password may have changed.
 _GIVE_UP_SECONDS = 30.0
 _FIRST_BACKOFF, _LONGEST_BACKOFF = timedelta(milliseconds=500), timedelta(seconds=5)
 
@@ -53,14 +53,14 @@ class Reader:
         self._desk = desk
         self._client: Client
         self._topics: dict[str, Topic] = {}
-        #: Monotonic seconds since when no partition is ours.
-        self._empty_since = self._context.clock.monotonic()
         self._halted: dict[Partition, str] = {}
         self._tombstones = 0
         self._forget_assignment()
 
     def _forget_assignment(self) -> None:
         self._owned: set[Partition] = set()
+        #: Monotonic seconds since when this membership has had none.
+        self._empty_since = self._context.clock.monotonic()
         #: Owned, and to begin (again) where the ledger says.
         self._new: set[Partition] = set()
         self._generation = 0

@@ -9,11 +9,11 @@ from typing import Self
 from pydantic import Field, field_validator, model_validator
 
 from controller.errors import GiveUp
+from controller.outbound.guard import Guard, NetworkOption, Place, Resolve, resolve
+from controller.outbound.web import Web
 from controller.ports import PluginOptions, SourceContext, refusal
 from controller.secret import Secret
-from controller.sources.probe.guard import Guard, NetworkOption, Place, Resolve, resolve
 from controller.sources.probe.options import ProbeOptions
-from controller.sources.probe.web import Web
 
 _MAX_BYTES = 1 << 20
 _MOST_BYTES = 64 << 20

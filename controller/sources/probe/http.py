@@ -14,14 +14,14 @@ from pydantic import Field, field_validator, model_validator
 
 from controller.core.model import Json
 from controller.errors import ExpressionError, GiveUp, RetryLater
+from controller.outbound.guard import Resolve, resolve, without_query
+from controller.outbound.web import Answer, check_status
 from controller.ports import SourceContext, refusal
 from controller.secret import Secret
 from controller.sources.probe.access import WebOptions
 from controller.sources.probe.extract import Extract
-from controller.sources.probe.guard import Resolve, resolve, without_query
 from controller.sources.probe.reading import Look, Sample, checked
 from controller.sources.probe.source import Probe
-from controller.sources.probe.web import Answer, check_status
 
 _VARIABLES = ("body", "headers", "status")
 _OURS = frozenset({"host", "accept-encoding", "connection", "content-length", "transfer-encoding", "if-none-match"})

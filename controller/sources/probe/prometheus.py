@@ -17,12 +17,12 @@ from pydantic import Field
 
 from controller.core.model import Json
 from controller.errors import GiveUp, RetryLater
+from controller.outbound.guard import Resolve, resolve, without_query
+from controller.outbound.web import Answer, check_status
 from controller.ports import SourceContext
 from controller.sources.probe.access import WebOptions
-from controller.sources.probe.guard import Resolve, resolve, without_query
 from controller.sources.probe.reading import Look, Sample
 from controller.sources.probe.source import Probe
-from controller.sources.probe.web import Answer, check_status
 
 
 class PrometheusOptions(WebOptions):

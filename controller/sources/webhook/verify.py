@@ -57,6 +57,8 @@ class _Check(Protocol):
 
     #: What it is, in a word.
     name: str
+    #: What it is called in a note, which people are shown with what looks secret masked.
+    noted_as: str
     #: What WWW-Authenticate says; empty for a proof that HTTP has no word for.
     challenge: str
 
@@ -102,6 +104,7 @@ class _Keys(Generic[_T]):
 
 class _Bearer:
     name = "bearer"
+    noted_as = "bearer scheme"  # `bearer: …` would be taken for a secret, and masked
     challenge = 'Bearer realm="retrain"'
 
     def __init__(self, secrets: Sequence[Secret], *, name: str, context: SourceContext) -> None:
@@ -113,7 +116,7 @@ class _Bearer:
 
 
 class _Basic:
-    name = "basic"
+    name = noted_as = "basic"
     challenge = 'Basic realm="retrain", charset="UTF-8"'
 
     def __init__(self, options: BasicOptions, *, name: str, context: SourceContext) -> None:
@@ -132,7 +135,7 @@ class _Basic:
 
 
 class _Hmac:
-    name = "hmac"
+    name = noted_as = "hmac"
     challenge = ""
 
     def __init__(self, options: HmacOptions, dialect: Dialect, *, name: str, context: SourceContext) -> None:
@@ -222,25 +225,27 @@ class Verifier:
         if not self._checks:
             note("signature", "not verified (insecure: true)")
             return
-        proofs: list[tuple[str, Proof]] = []
+        proofs: list[tuple[_Check, Proof]] = []
         unable: RetryLater | None = None
         for check in self._checks:
             try:
-                proofs.append((check.name, check.check(request)))
+                proofs.append((check, check.check(request)))
             except RetryLater as error:
                 unable = error
-        good = next((name for name, proof in proofs if not proof.reason), None)
+        good = next((check for check, proof in proofs if not proof.reason), None)
         for _, proof in proofs:
             if proof.skew_seconds is not None:
                 note("skew", round(proof.skew_seconds, 1))
         if good is not None:
-            note("signature", f"valid at {request.received_at.isoformat()} ({good})")
+            note("signature", f"valid at {request.received_at.isoformat()} ({good.noted_as})")
             return
-        reason = "; ".join(f"{name}: {proof.reason}" for name, proof in proofs) or "no secret can be read"
-        note("signature", f"refused: {reason}")
+        nothing = "no secret can be read"
+        noted = "; ".join(f"{check.noted_as}: {proof.reason}" for check, proof in proofs)
+        note("signature", f"refused: {noted or nothing}")
         if unable is not None:
             raise unable
-        raise Unverified(reason, self._challenges)
+        reason = "; ".join(f"{check.name}: {proof.reason}" for check, proof in proofs)
+        raise Unverified(reason or nothing, self._challenges)
 
 
 def _build(each: VerifierOptions, options: WebhookOptions, *, name: str, context: SourceContext) -> _Check:

@@ -31,8 +31,11 @@ MESSAGES = {
         [f"retrain.yaml:9:9: {POLICY}.cooldwon: unknown key 'cooldwon' (did you mean 'cooldown'?)"],
     ),
     "key of another day": (
-        on(ON + "\n        mode: observe"),
-        [f"retrain.yaml:9:9: {POLICY}.mode: unknown key 'mode' (known: on, debounce, cooldown, quiet_hours)"],
+        on(ON + "\n        shadow: yes"),
+        [
+            f"retrain.yaml:9:9: {POLICY}.shadow: unknown key 'shadow' (known: ready, debounce, cooldown, quiet_hours, "
+            "calendars, max_chain, own_output, breaker, budget, mode, priority, jitter, on)"
+        ],
     ),
     "missing key": (
         on("debounce: {quiet: 5s}"),
@@ -254,7 +257,7 @@ MESSAGES = {
     ),
     "an unknown notifier": (
         BASE + "    notify: [lgo]",
-        ["retrain.yaml:10:14: models.churn.notify[0]: unknown notifier 'lgo' (did you mean 'log'? known: log)"],
+        ["retrain.yaml:10:14: models.churn.notify[0]: unknown notifier 'lgo' (did you mean 'log'? known: command, log, webhook)"],
     ),
     "launchers": (
         BASE + "launchers: {process: {slots: 0, nise: 3}, docker: {}}",
@@ -272,7 +275,7 @@ MESSAGES = {
         "version: 1\nmodels:\n  churn:\n",
         [
             "retrain.yaml:3:9: models.churn: nothing is not a mapping of keys to values (its keys: labels, train, "
-            "gate, approve, promote, notify, keep_artifacts, after_rollback, policies)"
+            "gate, approve, promote, notify, keep_artifacts, after_rollback, watch, hold_promotion, policies)"
         ],
     ),
     "a key twice": (

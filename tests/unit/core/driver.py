@@ -65,6 +65,8 @@ class Driver:
     paused: bool = False
     active: list[Any] = field(default_factory=list)
     last_decision_at: datetime | None = None
+    #: What the stages keep, as it is stored, stays below this.
+    most_bytes: int = 200
 
     def facts(self) -> Facts:
         return make_facts(
@@ -132,7 +134,7 @@ class Driver:
             assert decision.until is None or decision.until > self.now
             assert (state.due_at, state.waits_for) == (decision.until, decision.waits_for)
             assert state.stage == decision.stage
-        assert len(json.dumps(state.slots)) < 200
+        assert len(json.dumps(state.slots)) < self.most_bytes
         assert stored(state) == state
         assert decision.reason
         assert decision.trace

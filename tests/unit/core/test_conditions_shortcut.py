@@ -14,8 +14,6 @@ from controller.core.conditions import Expression, Scope
 from controller.core.model import Json
 from controller.errors import ExpressionError
 
-pytestmark = pytest.mark.unit
-
 VARIABLES = ("event", "model")
 SIGNS = ("<", "<=", ">", ">=", "==", "!=")
 #: Also beyond what a double holds: JSON from outside has no such numbers, a plugin might.
@@ -59,7 +57,7 @@ def stories(draw: st.DrawFn) -> tuple[str, dict[str, Any]]:
     """An expression of comparisons, and data that fits it more or less."""
     terms = draw(st.lists(TERMS, min_size=1, max_size=3))
     close = [value for term in terms for value in near(term[5])]
-    some = (
+    some: st.SearchStrategy[Json] = (
         st.sampled_from(close)
         | st.sampled_from(HUGE)
         | st.none()
@@ -115,3 +113,20 @@ def test_missing_fields(source: str, found: Json) -> None:
 
     assert quick._comparisons is not None
     assert evaluated(quick, values) == evaluated(replace(quick, _comparisons=None), values)
+
+
+@pytest.mark.parametrize(
+    "source", ["event.subject == model.name", "model.name != event.data.a", "event.data.a == event.data.b"]
+)
+@pytest.mark.parametrize("found", ["m", "x", "", None, True, 1, 1.0, [], ["m"], {"c": "m"}], ids=repr)
+@pytest.mark.parametrize("name", ["m", "", 1, None], ids=repr)
+def test_one_field_against_another(source: str, found: Json, name: Json) -> None:
+    """Two texts are compared as CEL compares them; whatever else they are is left to it, also what is missing."""
+    for values in (
+        {"event": {"subject": found, "data": {"a": found, "b": name}}, "model": {"name": name}},
+        {"event": {"subject": found, "data": {"b": name}}, "model": {}},
+    ):
+        quick = Expression.load(source, variables=VARIABLES)
+
+        assert quick._comparisons is not None
+        assert evaluated(quick, values) == evaluated(replace(quick, _comparisons=None), values)

@@ -154,7 +154,7 @@ HELD_AT = {
     "cooldown": ("cooldown", "cooldown"),
     "quiet_hours": ("quiet_hours", "cooldown"),
     "pause": ("pause", "cooldown"),
-    "a stage of another version": ("ready", "debounce"),
+    "a stage of another version": ("of_old", "debounce"),
 }
 
 
@@ -168,7 +168,7 @@ def test_what_is_held_goes_on_where_it_was_held(stage: str, goes_on: str) -> Non
         quiet_hours=LUNCH,
     )
     slots = {"debounce": {"first": to_micros(NOON), "last": to_micros(NOON)}}
-    state = make_state(policy, stage=stage, slots=slots, held_since=NOON, held_count=3, due_at=NOON)
+    state = make_state(policy, stage=stage, slots=slots, held_since=NOON, held_count=3, due_at=at(hours=1))
     after_lunch = look(policy, state, now=at(hours=1)).decision
     meanwhile = look(policy, state, now=at(hours=1), facts=make_facts(last_launch_at=at(minutes=30))).decision
 

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from controller.core.chain import ActiveRun, Stage, to_micros
+from controller.core.chain import ActiveRun, to_micros
 from controller.core.policy import Concurrency, Cooldown, QuietHours
-from controller.core.stages import CHAIN, SELECTING, concurrency, cooldown, debounce, pause, quiet_hours
+from controller.core.stages import concurrency, cooldown, debounce, pause, quiet_hours
 from tests.factories import (
     NOON,
     at,
@@ -193,15 +193,3 @@ def test_concurrency(
 def test_a_stage_that_is_not_configured_says_nothing(stage: Any) -> None:
     """It leaves no line in the explanation."""
     assert stage.ask(make_question(make_policy(), event=make_event(), now=NOON)) is None
-
-
-def test_the_order_of_the_chain_is_part_of_the_language() -> None:
-    """The design's order (§5); a press passes over everything but the slot, and only levels remember."""
-    on = ["match", "when", "episode", "count", "max_age"]
-    names = [*on, "debounce", "cooldown", "quiet_hours", "pause", "concurrency"]
-
-    assert [stage.name for stage in CHAIN] == names
-    assert [stage.name for stage in SELECTING] == on[:3]
-    assert [stage.name for stage in CHAIN if not stage.person_passes_over] == ["concurrency"]
-    assert [stage.name for stage in CHAIN if stage.remembers] == ["max_age"]
-    assert all(isinstance(stage, Stage) for stage in CHAIN)

@@ -30,8 +30,9 @@ FINAL = {
     "version": set(),
     "promotion": {"APPLIED", "FAILED", "SUPERSEDED"},
     "step": {"FAILED", "UNDONE"},
-    "notification": {"SENT", "DEAD"},
+    "notification": {"SENT", "SKIPPED"},
     "episode": {"RESOLVED", "EXPIRED"},
+    "watch": {"CURED", "NOT_CURED", "WORSE", "UNKNOWN"},
     "dead_letter": {"REPLAYED", "DROPPED"},
 }
 

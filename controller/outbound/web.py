@@ -4,6 +4,7 @@ A server may be slow, endless or hostile: everything (connecting, the hand-shake
 one deadline, and the answer has at most so many bytes. No proxy of the environment is used, nothing is decompressed, and certificates are
 checked.
 A redirect is followed only as often as the options say; each hop passes the guard, and one to another origin gets none of the headers.
+What is sent goes to the first address only: a request with a body is never redirected.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import http.client
 import io
 import socket
 import ssl
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -24,7 +25,7 @@ from controller.clock import Clock
 from controller.core import strict_json
 from controller.core.model import Json
 from controller.errors import GiveUp, InvalidInput, RetryLater
-from controller.sources.probe.guard import Guard, Place, without_query
+from controller.outbound.guard import Guard, Place, without_query
 
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 #: Answers that say "not now"; every other of the 400s is for good.
@@ -70,31 +71,54 @@ class Web:
     redirects: int = 0
     #: Certificates to trust instead of the system's.
     ca: Path | None = None
+    #: What errors call a URL; one whose path is a secret is shown without it.
+    shown: Callable[[str], str] = without_query
+    #: The status alone says what came of the request: the answer's body may be cut, broken or missing.
+    status_counts: bool = False
 
-    def fetch(self, url: str, *, method: str, headers: Mapping[str, str], timeout_seconds: float) -> Answer:
+    def fetch(
+        self,
+        url: str,
+        *,
+        method: str,
+        headers: Mapping[str, str],
+        timeout_seconds: float,
+        body: bytes | None = None,
+    ) -> Answer:
         """Return the answer, whatever its status; raises `RetryLater` when there is none, and `GiveUp` for what is refused."""
+        if body is not None and self.redirects:
+            raise ValueError("what has a body is not redirected")
         ends_at = self.clock.monotonic() + timeout_seconds
         began_at = Place.of(url)
         for _ in range(self.redirects + 1):
             place = Place.of(url)
-            answer = self._ask(place, url, method, headers if place.origin == began_at.origin else {}, ends_at)
+            said = headers if place.origin == began_at.origin else {}
+            answer = self._ask(place, url, method, said, ends_at, body)
             location = answer.header("location")
             if answer.status not in _REDIRECTS or location is None:
                 return answer
             url = _joined(url, location)
         if self.redirects == 0:
             raise GiveUp(
-                f"{without_query(answer.url)} redirects to {without_query(url)}",
-                hint="ask that address, or allow `redirects`",
+                f"{self.shown(answer.url)} redirects to {self.shown(url)}",
+                hint="name that address, or allow `redirects`" if body is None else "name that address",
             )
-        raise GiveUp(f"{without_query(url)} redirects once more, and {self.redirects} redirects are followed")
+        raise GiveUp(f"{self.shown(url)} redirects once more, and {self.redirects} redirects are followed")
 
-    def _ask(self, place: Place, url: str, method: str, headers: Mapping[str, str], ends_at: float) -> Answer:
-        shown = without_query(url)
+    def _ask(
+        self,
+        place: Place,
+        url: str,
+        method: str,
+        headers: Mapping[str, str],
+        ends_at: float,
+        body: bytes | None,
+    ) -> Answer:
+        shown = self.shown(url)
         try:
             line = self._connect(place, ends_at)
             try:
-                return self._converse(line, place, url, method, headers)
+                return self._converse(line, place, url, method, headers, body)
             finally:
                 line.hang_up()
         except TimeoutError as error:
@@ -143,42 +167,57 @@ class Web:
         except OSError as error:
             raise RetryLater(f"the certificates in {str(self.ca)!r} cannot be read: {error}") from error
 
-    def _converse(self, line: _Line, place: Place, url: str, method: str, headers: Mapping[str, str]) -> Answer:
+    def _converse(
+        self, line: _Line, place: Place, url: str, method: str, headers: Mapping[str, str], body: bytes | None
+    ) -> Answer:
         connection = http.client.HTTPConnection(place.host, place.port)
         connection.sock = line
         said = {name.lower() for name in headers}
         usual = {name: value for name, value in _USUAL.items() if name.lower() not in said}
         fixed = {"Host": place.authority, "Accept-Encoding": "identity", "Connection": "close"}
         try:
-            connection.request(method, place.target, headers={**usual, **headers, **fixed})
+            connection.request(method, place.target, body, headers={**usual, **headers, **fixed})
         except ValueError as error:  # a header or a target that cannot be sent; the message may hold the secret
-            raise GiveUp(f"the request to {without_query(url)} has a header or a path that cannot be sent") from error
+            raise GiveUp(f"the request to {self.shown(url)} has a header or a path that cannot be sent") from error
         response = connection.getresponse()
+        found = [(name.lower(), value) for name, value in response.getheaders()]
+        read = self._beginning(response) if self.status_counts else self._body(response, url)
+        return Answer(status=response.status, headers=found, body=read, url=url)
+
+    def _beginning(self, response: http.client.HTTPResponse) -> bytes:
+        """Return what there is of the body; the status was read, so whatever goes wrong with it changes nothing."""
+        if response.getheader("content-encoding", "identity").lower() != "identity":
+            return b""
+        try:
+            return response.read(self.max_bytes)
+        except (OSError, http.client.HTTPException, GiveUp):
+            return b""
+
+    def _body(self, response: http.client.HTTPResponse, url: str) -> bytes:
         encoding = response.getheader("content-encoding", "identity")
         if encoding.lower() != "identity":
             raise GiveUp(
-                f"{without_query(url)} answers with the content encoding {encoding!r:.40}, which was not asked for"
+                f"{self.shown(url)} answers with the content encoding {encoding!r:.40}, which was not asked for"
             )
-        found = [(name.lower(), value) for name, value in response.getheaders()]
-        return Answer(status=response.status, headers=found, body=self._body(response, url), url=url)
-
-    def _body(self, response: http.client.HTTPResponse, url: str) -> bytes:
         body = b"" if response.length == 0 else response.read(self.max_bytes + 1)
         if len(body) > self.max_bytes:
             raise GiveUp(
-                f"the answer of {without_query(url)} has more than {self.max_bytes:,} bytes", hint="raise `max_bytes`"
+                f"the answer of {self.shown(url)} has more than {self.max_bytes:,} bytes", hint="raise `max_bytes`"
             )
         if response.length:
-            raise RetryLater(f"the answer of {without_query(url)} ended {response.length} bytes early")
+            raise RetryLater(f"the answer of {self.shown(url)} ended {response.length} bytes early")
         return body
 
 
-def check_status(answer: Answer, *, now: datetime) -> None:
-    """Raise `RetryLater` or `GiveUp` for an answer that is none; what 503 and 429 say of later is passed on."""
+def check_status(answer: Answer, *, now: datetime, shown: Callable[[str], str] = without_query) -> None:
+    """Raise `RetryLater` or `GiveUp` for an answer that is none; what 503 and 429 say of later is passed on.
+
+    `shown` makes of the URL what the message may say of it.
+    """
     if 200 <= answer.status < 300:
         return
     said = answer.body[:_SHOWN].decode(errors="replace").strip().replace("\n", " ")
-    message = f"{without_query(answer.url)} answered {answer.status}{f': {said}' if said else ''}"
+    message = f"{shown(answer.url)} answered {answer.status}{f': {said}' if said else ''}"
     if answer.status >= 500 or answer.status in _PASSING:
         raise RetryLater(message, after_seconds=retry_after(answer.header("retry-after"), now=now))
     raise GiveUp(message)

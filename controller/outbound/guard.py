@@ -1,10 +1,10 @@
-"""The outbound guard: where a probe may connect to (control S13 of the fault catalogue).
+"""The outbound guard: where a plugin may connect to (control S13 of the fault catalogue).
 
 A URL in a configuration, or one that a server redirects to, must not make the controller talk to what only it can reach: above all the
 metadata service of a cloud, which hands out credentials. A name is resolved once, *every* address it has is judged, and the connection is
 made to a judged address, so that a name server that changes its mind in between changes nothing.
 
-The monitoring that is asked usually stands on the same machine or in the same private network, so loopback and private addresses are
+The server that is asked or told usually stands on the same machine or in the same private network, so loopback and private addresses are
 allowed, unless `deny_private` is set. Never allowed, except by an entry of `allow`: link-local addresses (169.254.0.0/16, fe80::/10), the
 addresses that clouds use for metadata outside that range, unspecified, multicast and reserved addresses. An IPv4 address inside an IPv6 one
 (mapped, 6to4, Teredo, NAT64) is judged as what it is.
