@@ -468,7 +468,8 @@ class Notifier(Protocol):
         """Deliver at least once; `notification.id` is stable, so that the receiver can drop a repetition.
 
         A message that stands for several has them in `messages`; several sent together fail or succeed together.
-        Raises `RetryLater` (its `after_seconds` lets the whole channel rest) or `GiveUp`; their text is kept and shown, so it holds no secret.
+        Raises `RetryLater` (its `after_seconds` lets the whole channel rest) or `GiveUp`.
+        Their text is kept and shown, so it holds no secret.
         It ends by itself, with a deadline of its own; calls may come from several threads.
         """
         ...

@@ -6,6 +6,7 @@ Both read the database beside the daemon, or without it, and change nothing.
 from __future__ import annotations
 
 import contextlib
+import re
 import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
@@ -17,6 +18,7 @@ import typer
 from controller.cli.exits import Exit, Failure
 from controller.cli.session import Session, complete_model
 from controller.cli.text import one_line, span
+from controller.core.duration import format_duration, parse_duration
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -31,6 +33,8 @@ Row = Mapping[str, Any]
 
 #: How far back it is looked when nothing is said.
 DEFAULT_SINCE = "90d"
+#: How a normal form writes a length of time.
+_ISO_LENGTH = re.compile(r"\bPT[0-9.]+S\b")
 #: So many retrainings are shown in a table; `-o json` has all of them.
 MOST_ROWS = 200
 #: What a command that was cancelled by Ctrl-C ends with, after it has told of what it saw.
@@ -46,16 +50,18 @@ _Config = Annotated[
 _Since = Annotated[str, typer.Option(metavar="LENGTH|INSTANT", help="From when on: 90d, or 2026-01-31T00:00:00Z.")]
 _Until = Annotated[str | None, typer.Option(metavar="LENGTH|INSTANT", help="Up to when; by default now.")]
 
+_Events = Annotated[
+    Path | None,
+    typer.Option("--events", metavar="FILE", help="Events of a file instead: JSONL of CloudEvents, or CSV."),
+]
+
 
 def backtest(
     ctx: typer.Context,
     config: _Config = None,
     since: _Since = DEFAULT_SINCE,
     until: _Until = None,
-    events: Annotated[
-        Path | None,
-        typer.Option("--events", metavar="FILE", help="Events of a file instead: JSONL of CloudEvents, or CSV."),
-    ] = None,
+    events: _Events = None,
     model: Annotated[str | None, typer.Option(autocompletion=complete_model, help="Tell only of this model.")] = None,
     output: _Output = None,
 ) -> None:
@@ -81,7 +87,14 @@ def backtest(
 def plan(
     ctx: typer.Context,
     config: _Config = None,
+    instead_of: Annotated[
+        Path | None,
+        typer.Option(
+            "--instead-of", metavar="PATH", help="The configuration to compare with; by default the one in force."
+        ),
+    ] = None,
     since: _Since = DEFAULT_SINCE,
+    events: _Events = None,
     output: _Output = None,
 ) -> None:
     """Show what a changed configuration means: which policies are other than those in force, and what that does to the retrainings.
@@ -92,21 +105,20 @@ def plan(
 
     session: Session = ctx.obj.with_output(output)
     tried = _load(session, config)
-    with _past(session, config, needed=True) as past:
-        if past is None:
-            raise Failure(Exit.UNREACHABLE, "there is no database")
-        form = past.configuration()
-        if form is None:
-            raise Failure(
-                Exit.NOT_FOUND, "no configuration was ever in force here", hint="start the daemon once, or use backtest"
-            )
+    needed = events is None or instead_of is None
+    with _past(session, config, needed=needed) as past:
+        form = _load(session, instead_of).normal_form if instead_of is not None else _in_force(past)
         found = Plan(changes=changes_between(form, tried.normal_form))
         if found.changes:
-            begin, end = _span(session, past, since, None)
-            before = _run(session, "as it is", configured_as(tried, form), past, begin, end)
+
+            def run(title: str, config: Config) -> Report:
+                if events is not None:
+                    return _of_file(session, config, past, events, title=title)
+                return _run(session, title, config, past, *_span(session, past, since, None))
+
+            before = run("as it is", configured_as(tried, form))
             if before.complete:
-                after = _run(session, "as planned", tried, past, begin, end)
-                found = Plan(changes=found.changes, before=before, after=after)
+                found = Plan(changes=found.changes, before=before, after=run("as planned", tried))
     session.print(found.as_json(), lambda: plan_lines(found))
     if found.changes and (found.before is None or not found.is_complete):
         raise typer.Exit(CANCELLED)
@@ -115,6 +127,18 @@ def plan(
 
 
 # ---------------------------------------------------------------------------------------------------------- running
+
+
+def _in_force(past: Past | None) -> Mapping[str, Any]:
+    """Return the normal form of the configuration that was in force last."""
+    form = past.configuration() if past is not None else None
+    if form is None:
+        raise Failure(
+            Exit.NOT_FOUND,
+            "no configuration was ever in force here",
+            hint="start the daemon once, or name the one to compare with: --instead-of PATH",
+        )
+    return form
 
 
 def _load(session: Session, path: Path | None) -> Config:
@@ -168,8 +192,6 @@ def _span(session: Session, past: Past | None, since: str, until: str | None) ->
 
 def instant_of(text: str, now: datetime) -> datetime:
     """Return the instant that is meant: so long ago, or a date and time."""
-    from controller.core.duration import parse_duration
-
     try:
         return now - parse_duration(text)
     except (ValueError, OverflowError):
@@ -185,15 +207,22 @@ def instant_of(text: str, now: datetime) -> datetime:
     return at.replace(tzinfo=UTC) if at.tzinfo is None else at.astimezone(UTC)
 
 
-def _of_file(session: Session, tried: Config, past: Past | None, path: Path, *, only: str | None) -> Report:
+def _of_file(
+    session: Session,
+    tried: Config,
+    past: Past | None,
+    path: Path,
+    *,
+    only: str | None = None,
+    title: str = "backtest",
+) -> Report:
     from controller.cli import eventfiles
 
     first, last, is_sorted = eventfiles.span(path)
     # What is held at the end is let go: as long as anything is held for by itself, but not for ever.
     end = last + timedelta(days=7)
-    return _run(
-        session, "backtest", tried, past, first, end, only=only, events=eventfiles.events(path, is_sorted=is_sorted)
-    )
+    stream = eventfiles.events(path, is_sorted=is_sorted)
+    return _run(session, title, tried, past, first, end, only=only, events=stream)
 
 
 def _run(
@@ -293,20 +322,28 @@ def table(report: Report) -> list[RenderableType]:
 def _firings(rows: Sequence[Row]) -> list[RenderableType]:
     if not rows:
         return ["none"]
-    shown = _table("when", "model/policy", "why", "causes", "held", "merged", "cost", "outcome")
+    merges = any(row["merged"] for row in rows)
+    shown = _table("when", _head(rows), "held", *(["merged"] if merges else []), "cost", "outcome", "why")
     for row in rows[:MOST_ROWS]:
         outcome = (row["outcome"] or "goes on").lower()
         shown.add_row(
-            _when(row["at"]),
-            one_line(_place(row)),
-            one_line(row["why"]),
-            f"{row['causes']:,}",
+            _when(row["at"])[: len("2026-01-31 12:00")],
+            one_line(_place(row, with_model=_head(rows) != "policy")),
             span(timedelta(seconds=row["held_seconds"])) if row["held_seconds"] else "",
-            f"{row['merged']:,}" if row["merged"] else "",
+            *([f"{row['merged']:,}" if row["merged"] else ""] if merges else []),
             f"{row['cost']:g}",
-            f"{outcome}, assumed" if row["assumed"] else outcome,
+            f"{outcome}*" if row["assumed"] else outcome,
+            one_line(row["why"]),
         )
-    return [shown, *_more(rows)]
+    for column in shown.columns[:-1]:  # the reason is what is cut when there is little room
+        column.min_width = max(len(column.header), *(len(cell) for cell in column.cells))
+    starred = ["* assumed, see the notes"] if any(row["assumed"] for row in rows[:MOST_ROWS]) else []
+    return [shown, *_more(rows), *starred]
+
+
+def _head(rows: Sequence[Row]) -> str:
+    """Return what names a policy: one model need not be repeated in each line."""
+    return "policy" if len({row["model"] for row in rows}) == 1 else "model/policy"
 
 
 def _runs(rows: Sequence[Row]) -> list[RenderableType]:
@@ -322,11 +359,17 @@ def _more(rows: Sequence[Row]) -> list[RenderableType]:
 
 
 def _policies(rows: Sequence[Row]) -> RenderableType:
-    names = ("fired", "merged", "held", "skipped", "errors", "promoted", "wasted")
-    shown = _table("model/policy", *names, "cost", "hours")
+    observed = ["observed"] if any(row["observed"] for row in rows) else []
+    names = ("fired", *observed, "merged", "held", "skipped", "errors", "promoted", "wasted")
+    shown = _table(_head(rows), *names, "cost", "hours")
     for row in rows:
         counts = (f"{row[name]:,}" for name in names)
-        shown.add_row(one_line(_place(row)), *counts, f"{row['cost']:g}", f"{row['hours']:.1f}")
+        shown.add_row(
+            one_line(_place(row, with_model=_head(rows) != "policy")),
+            *counts,
+            f"{row['cost']:g}",
+            f"{row['hours']:.1f}",
+        )
     return shown if rows else "none"
 
 
@@ -340,9 +383,9 @@ def _sums(sums: Row) -> str:
     )
 
 
-def _place(row: Row) -> str:
+def _place(row: Row, *, with_model: bool = True) -> str:
     key = f" [{row['key']}]" if row.get("key") else ""
-    return f"{row['model']}/{row['policy']}{key}"
+    return f"{row['model']}/{row['policy']}{key}" if with_model else f"{row['policy']}{key}"
 
 
 def _when(at: str) -> str:
@@ -386,6 +429,12 @@ def _effect(before: Any, after: Any) -> str:
 
 
 def _value(value: Any) -> str:
+    """Return a value of a normal form as people write it: lengths of time as `6h`."""
     import json
 
-    return "none" if value is None else one_line(value if isinstance(value, str) else json.dumps(value))
+    text = value if isinstance(value, str) else json.dumps(value)
+    return (
+        "none"
+        if value is None
+        else one_line(_ISO_LENGTH.sub(lambda found: format_duration(parse_duration(found[0])), text))
+    )

@@ -265,9 +265,12 @@ class SourceSection(PluginSection):
 class NotifierGroupSection(Section):
     """How messages that wait together become one."""
 
-    wait: Span = Field(timedelta(seconds=30), description="The first one waits so long for others; 0s: it does not wait")
+    wait: Span = Field(
+        timedelta(seconds=30), description="The first one waits so long for others; 0s: it does not wait"
+    )
     repeat: Span = Field(
-        timedelta(minutes=5), description="After one was sent, the next of its kind and model are sent together after this"
+        timedelta(minutes=5),
+        description="After one was sent, the next of its kind and model are sent together after this",
     )
 
 

@@ -27,7 +27,7 @@ from controller.core.conditions import Expression, Scope, event_scope
 from controller.core.episode import Episode
 from controller.core.model import Decision, Event, Json, Trace
 from controller.core.nodes.judge import fitting
-from controller.core.on import Leaf, MaxAge, is_judged, needs_clock, traits
+from controller.core.on import Leaf, MaxAge, is_judged, needs_clock, note, traits
 from controller.core.policy import Budget, Concurrency, Policy
 from controller.core.stages import CHAIN, SELECTING, count
 from controller.errors import ExpressionError
@@ -42,9 +42,6 @@ _NO_FACTS = Facts()
 _PUNCTUAL = timedelta(seconds=1)
 #: What lives by the clock is asked again so long after an expression of the policy failed.
 _AFTER_A_FAILURE = timedelta(hours=1)
-#: The stages that each policy has, by its identity; the policy and the chain beside them keep that.
-_CHAINS: dict[int, tuple[Policy, tuple[Stage, ...], tuple[Stage, ...]]] = {}
-_MOST_CHAINS = 250_000
 
 #: What happens to the causes collected for a policy and key: nothing; the event joins them; the run takes them; they are dropped.
 Causes = Literal["none", "collect", "take", "drop"]
@@ -517,14 +514,11 @@ def _stages(policy: Policy, state: PolicyState, key: str, event: Event | None) -
 
 def _chain_of(policy: Policy) -> Sequence[Stage]:
     """Return the stages behind the selection that the policy has; worked out once for each."""
-    known = _CHAINS.get(id(policy))
-    if known is not None and known[0] is policy and known[1] is CHAIN:
-        return known[2]
-    if len(_CHAINS) >= _MOST_CHAINS:
-        _CHAINS.clear()
-    found = tuple(s for s in CHAIN[len(SELECTING) :] if s.concerns is None or s.concerns(policy))
-    _CHAINS[id(policy)] = (policy, CHAIN, found)
-    return found
+    known: tuple[Sequence[Stage], Sequence[Stage]] | None = getattr(policy, "_noted", None)
+    if known is None or known[0] is not CHAIN:
+        known = (CHAIN, tuple(s for s in CHAIN[len(SELECTING) :] if s.concerns is None or s.concerns(policy)))
+        note(policy, known)
+    return known[1]
 
 
 def _names() -> Mapping[str, int]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Literal
+from typing import Any, Literal
 
 from controller.core.conditions import Expression, Pattern
 
@@ -24,6 +24,12 @@ AGAIN_AFTER = timedelta(days=1)
 Aggregate = Literal["avg", "sum", "min", "max", "last", "distinct", "rate"]
 #: Aggregates of which nothing is known as zero, once it was listened for as long as the window is.
 COUNTING: frozenset[Aggregate] = frozenset({"sum", "distinct", "rate"})
+
+
+class Noted:
+    """A record with a place for what is worked out of it once, because every event asks for it; no part of its value."""
+
+    __slots__ = ("_noted",)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -62,7 +68,7 @@ class Metric:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Leaf:
+class Leaf(Noted):
     """A node about events: which ones, and how many of them or what value of theirs."""
 
     #: Name of the configured source; None for any.
@@ -84,7 +90,7 @@ class Leaf:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class MaxAge:
+class MaxAge(Noted):
     """`max_age: 30d`: the champion is that old. A level: it stays true, and re-arms."""
 
     age: timedelta
@@ -93,7 +99,7 @@ class MaxAge:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class NoEpisode:
+class NoEpisode(Noted):
     """`not`: no open episode fits; at least one of the three is given."""
 
     source: str | None = None
@@ -102,21 +108,21 @@ class NoEpisode:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class AllOf:
+class AllOf(Noted):
     """`all`: every part is true at once."""
 
     parts: tuple[Node, ...]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class AnyOf:
+class AnyOf(Noted):
     """`any`: one part at least is true."""
 
     parts: tuple[Node, ...]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class InSequence:
+class InSequence(Noted):
     """`sequence`: events that fit the steps came in this order, within a window that begins with the first."""
 
     #: Plain leaves, two at least.
@@ -125,14 +131,14 @@ class InSequence:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Absent:
+class Absent(Noted):
     """`absent`: nothing that fits `expect` came within `within`, while its source is healthy."""
 
     #: A plain leaf.
     expect: Leaf
-    #: From the last that fits `after`, or, without it, from the last that fits `expect`.
+    #: From the last that fits `after`, or, without it, from the last that fits `expect` (at first from the day it was configured).
     within: timedelta
-    #: A plain leaf; None: it is expected again and again.
+    #: A plain leaf; None: each that comes lets the next be expected.
     after: Leaf | None = None
     #: True again this long after it fired; None: only when it is expected anew.
     again_after: timedelta | None = None
@@ -176,14 +182,16 @@ class Traits:
 
 def traits(on: On) -> Traits:
     """Return what can be said of an `on`; worked out once for each."""
-    known = _KNOWN.get(id(on))
-    if known is not None and known[0] is on:
-        return known[1]
-    if len(_KNOWN) >= _MOST_KNOWN:
-        _KNOWN.clear()
-    found = _work_out(on)
-    _KNOWN[id(on)] = (on, found)
-    return found
+    known: Traits | None = getattr(on, "_noted", None)
+    if known is None:
+        known = _work_out(on)
+        note(on, known)
+    return known
+
+
+def note(record: Noted, what: Any) -> None:
+    """Keep beside a record what was worked out of it."""
+    object.__setattr__(record, "_noted", what)
 
 
 def leaves(on: On) -> Iterator[Leaf]:
@@ -200,11 +208,6 @@ def needs_clock(on: On) -> bool:
 def is_judged(on: On) -> bool:
     """Say whether nodes judge it (`core/nodes/`): a tree, or a leaf with a metric; what else there is has stages of its own."""
     return on.metric is not None if isinstance(on, Leaf) else not isinstance(on, MaxAge)
-
-
-#: By identity, because the hash of a large record costs more than what is looked up; the record beside it keeps its identity.
-_KNOWN: dict[int, tuple[On, Traits]] = {}
-_MOST_KNOWN = 250_000
 
 
 def _work_out(on: On) -> Traits:

@@ -81,8 +81,11 @@ class Fate:
     real_id: str | None = None
 
 
-def usual_of(runs: Iterable[PastRun], *, promotes: bool) -> Usual:
-    """Return what is usual for the runs of a model; `promotes` says whether it has promoters, for one without a history."""
+def usual_of(runs: Iterable[PastRun], *, promotes: bool, cost: float) -> Usual:
+    """Return what is usual for the runs of a model.
+
+    For one without a history: `promotes` says whether it has promoters, `cost` is what its runs declare.
+    """
     lengths, costs, states = [], [], Counter[str]()
     for run in runs:
         if run.length is None or run.state not in TELLING:
@@ -91,7 +94,7 @@ def usual_of(runs: Iterable[PastRun], *, promotes: bool) -> Usual:
         costs.append(run.cost)
         states[run.state] += 1
     if not lengths:
-        return Usual(length=UNKNOWN_LENGTH, cost=1.0, state="PROMOTED" if promotes else "SUCCEEDED", runs=0)
+        return Usual(length=UNKNOWN_LENGTH, cost=cost, state="PROMOTED" if promotes else "SUCCEEDED", runs=0)
     return Usual(
         length=timedelta(seconds=median(lengths)),
         cost=float(median(costs)),

@@ -13,7 +13,7 @@ from typing import Literal
 from controller.core.calendar import Calendar
 from controller.core.conditions import Expression
 from controller.core.model import Json
-from controller.core.on import Leaf, On
+from controller.core.on import Leaf, Noted, On
 
 Concurrency = Literal["queue", "forbid", "replace", "allow"]
 #: A chain of retrainings that cause each other is ended here, when the policy does not say.
@@ -98,7 +98,7 @@ class Watch:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Policy:
+class Policy(Noted):
     """The rule that says when a model is retrained."""
 
     model: str

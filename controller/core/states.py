@@ -281,7 +281,8 @@ DEAD_LETTER = _machine(
 )
 
 MACHINES: dict[str, Machine] = {
-    machine.name: machine for machine in (EVENT, RUN, JOB, VERSION, PROMOTION, STEP, NOTIFICATION, EPISODE, WATCH, DEAD_LETTER)
+    machine.name: machine
+    for machine in (EVENT, RUN, JOB, VERSION, PROMOTION, STEP, NOTIFICATION, EPISODE, WATCH, DEAD_LETTER)
 }
 
 #: A run holds the model's slot in these states; in AWAITING_APPROVAL it waits for a person and holds nothing.

@@ -486,7 +486,9 @@ class Sitting:
             stored = self._tx.episodes.open_of(origins)
             self._stored_episodes[origins] = {(each.origin, each.key): each for each in stored}
         known = {**self._stored_episodes[origins], **self._episodes.touched()}
-        found = [each for each in known.values() if each.state == "OPEN" and (origins is None or each.origin in origins)]
+        found = [
+            each for each in known.values() if each.state == "OPEN" and (origins is None or each.origin in origins)
+        ]
         return sorted(found, key=lambda each: (each.opened_at, each.id))
 
     def _domains(self) -> dict[str, str]:

@@ -49,7 +49,8 @@ _PENDING_POSTGRESQL = (
     "WHERE total - size <= %s ORDER BY id"
 )
 _PENDING_SQLITE = (
-    "SELECT json_group_array(json_array(id, origin, source, source_id, type, subject, time, received_at, json(data), json(extensions), total)) "  # noqa: S608
+    "SELECT json_group_array(json_array("  # noqa: S608
+    "id, origin, source, source_id, type, subject, time, received_at, json(data), json(extensions), total)) "
     f"FROM ({_SUMMED.format(size='length(CAST(data AS BLOB))', limit='?')}) WHERE total - size <= ?"
 )
 

@@ -17,7 +17,7 @@ from controller.store.columns import id_column as _id
 from controller.store.columns import instant_column as _at
 from controller.store.columns import json_column as _json
 from controller.store.columns import legal_states as _legal_states
-from controller.store.columns import metadata
+from controller.store.columns import metadata as metadata  # what migrations and tests build from
 from controller.store.columns import text_column as _text
 from controller.store.columns import whole_column as _whole
 from controller.store.columns import words as _words

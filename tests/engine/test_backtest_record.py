@@ -208,14 +208,17 @@ def test_usual_is_the_median_and_the_most_frequent_end() -> None:
         past_run("FAILED", 1, started_at=None),
     ]
 
-    assert usual_of(runs, promotes=True) == Usual(length=timedelta(minutes=20), cost=2.0, state="PROMOTED", runs=3)
-    assert usual_of([], promotes=True).state == "PROMOTED"
-    assert usual_of([], promotes=False).state == "SUCCEEDED"
+    assert usual_of(runs, promotes=True, cost=7.0) == Usual(
+        length=timedelta(minutes=20), cost=2.0, state="PROMOTED", runs=3
+    )
+    assert usual_of([], promotes=True, cost=7.0).state == "PROMOTED"
+    assert usual_of([], promotes=False, cost=7.0).state == "SUCCEEDED"
+    assert usual_of([], promotes=False, cost=7.0).cost == 7.0
 
 
 def test_a_run_that_waited_for_a_person_leaves_its_slot() -> None:
     """The fate of a real run says when it began to wait; one that never ended is assumed."""
-    usual = usual_of([past_run("PROMOTED", 10)], promotes=True)
+    usual = usual_of([past_run("PROMOTED", 10)], promotes=True, cost=7.0)
     waited = past_run("PROMOTED", 60, awaiting_since=at(minutes=15))
 
     assert fate_of(waited, usual).until_asked == timedelta(minutes=15)

@@ -201,7 +201,9 @@ def test_too_many_keys(make_house: MakeHouse, monkeypatch: pytest.MonkeyPatch) -
     """The keys that were longest untouched are let go of, some at once; what holds something stays, and it is counted."""
     monkeypatch.setattr(sitting_module, "MAX_KEYS", 5)
     monkeypatch.setattr(sitting_module, "ROOM", 2)
-    house = house_of(make_house, {"type": "a", "count": 2, "within": "1h", "by": "event.subject"}, debounce={"quiet": "2h"})
+    house = house_of(
+        make_house, {"type": "a", "count": 2, "within": "1h", "by": "event.subject"}, debounce={"quiet": "2h"}
+    )
     for subject in ["k0", "k0", "k1", "k2", "k3", "k4", "k1", "k5"]:
         house.send("a", subject=subject)
         house.settle()

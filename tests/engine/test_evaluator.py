@@ -11,8 +11,7 @@ import sqlalchemy as sa
 
 from controller.engine import evaluator as evaluator_module
 from controller.engine import sitting as sitting_module
-from controller.store import bulk
-from controller.store import schema
+from controller.store import bulk, schema
 from tests.engine.house import House
 
 MakeHouse = Callable[..., House]

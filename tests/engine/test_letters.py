@@ -11,8 +11,8 @@ import sqlalchemy as sa
 
 from controller.core.model import DeadLetter, LedgerEntry, NewEvent
 from controller.crash import arm, disarm
-from controller.engine import sitting as sitting_module
 from controller.engine import inbox as inbox_module
+from controller.engine import sitting as sitting_module
 from controller.engine.burial import LINES, PERIOD_SECONDS
 from controller.engine.letters import Letters
 from controller.errors import Conflict, InvalidInput, NotFound, StoreBusy

@@ -230,7 +230,7 @@ def test_a_plan_shows_keys_and_effect(folder: Path) -> None:
     total = found["effect"]["total"]
     assert total["after"]["fired"] < total["before"]["fired"]
     assert f"{total['before']['fired']} → {total['after']['fired']} retrainings" in shown
-    assert "cooldown.period: PT3600S → PT21600S" in shown
+    assert "cooldown.period: 1h → 6h" in shown
 
 
 def test_a_plan_without_effect(folder: Path) -> None:

@@ -94,9 +94,10 @@ def judge_absent(place: Place, node: Absent, slot: dict[str, int] | None, moment
     """Say whether what is expected did not come in time.
 
     The slot keeps `r`, from when it is waited for; `a` when that is a FIRE; `u` once its source was found in trouble after its time;
-    `g`, before when nothing is concluded.
+    `g`, before when nothing is concluded; `s` once it was seen to be absent at its time, which stays so while the policy holds;
+    `f` after a FIRE, until it is expected anew.
     """
-    kept = {name: tamed(value, moment.now) if name in "rg" else value for name, value in (slot or {}).items()}
+    kept = {name: tamed(value, moment.now) if name in "rgf" else value for name, value in (slot or {}).items()}
     if not kept and not moment.is_keyed and node.after is None and slot is None:
         kept = {"r": moment.now}
     kept, is_news = _hear(place, node, kept, moment)
@@ -105,6 +106,8 @@ def judge_absent(place: Place, node: Absent, slot: dict[str, int] | None, moment
         asked += f" after {named(node.after)}"
     if "r" not in kept:
         said = "waits for the first" if node.after is None else f"no {named(node.after)} to wait after"
+        if "f" in kept:
+            said = f"fired at {clock(from_micros(kept['f']))}, waits for the next"
         return Finding(
             place=place, kind="absent", truth=False, text=f"{asked} ({said})", is_news=is_news, slot=kept or None
         )
@@ -121,13 +124,16 @@ def judge_absent(place: Place, node: Absent, slot: dict[str, int] | None, moment
             kept = {name: value for name, value in kept.items() if name != "g"} | {"u": 1}
             said += f", its source is in trouble: {trouble[0].type} since {clock(trouble[0].opened_at)}"
         else:
-            if "g" not in kept and ("u" in kept or moment.now - due > _PUNCTUAL):
+            is_late = "u" in kept or moment.now - due > _PUNCTUAL
+            if is_late and not {"g", "s"} & set(kept):
                 grace = min(node.within / 10, LATENESS)
                 kept = {name: value for name, value in kept.items() if name != "u"} | {"g": moment.now + micros(grace)}
             ready_at = max(due, kept.get("g", 0))
             truth = moment.now >= ready_at
             wakes_at = None if truth else ready_at
-            if not truth:
+            if truth:
+                kept = kept | {"s": 1}
+            else:
                 said += f", was not listened for at its time, so it has until {clock(from_micros(ready_at))}"
     return Finding(
         place=place,
@@ -160,10 +166,11 @@ def _hear(place: Place, node: Absent, kept: dict[str, int], moment: Moment) -> t
 
 
 def _after_fire(node: Absent, moment: Moment) -> dict[str, int] | None:
-    """Return what is kept after a FIRE: with a key, or after something, it waits until it is expected anew, unless it is to fire again."""
-    if node.again_after is not None or (node.after is None and not moment.is_keyed):
+    """Return what is kept after a FIRE: it waits until it is expected anew, unless it is to fire again."""
+    if node.again_after is not None:
         return {"r": moment.now, "a": 1}
-    return None
+    # Without a key and without `after` it would begin by itself.
+    return {"f": moment.now} if node.after is None and not moment.is_keyed else None
 
 
 def _trouble(node: Absent, facts: Facts) -> Sequence[Episode]:

@@ -61,7 +61,9 @@ def answer_of(question: Question) -> Answer:
             collects=question.event is not None and found.is_news and bool(found.keeps),
             count=len(found.keeps),
             lets_go=let_go,
-            is_over=question.event is None and is_over(question.policy.on, found, question.now),
+            is_over=question.event is None
+            and question.held_at is None
+            and is_over(question.policy.on, found, question.now),
         ),
     )
 

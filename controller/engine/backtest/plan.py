@@ -147,6 +147,12 @@ def _differences(path: str, before: Json, after: Json) -> list[KeyChange]:
             for key in sorted({*mine, *yours})
             for change in _differences(f"{path}.{key}" if path else key, mine.get(key), yours.get(key))
         ]
+    if isinstance(before, list) and isinstance(after, list) and len(before) == len(after):
+        return [
+            change
+            for position, (one, other) in enumerate(zip(before, after, strict=True))
+            for change in _differences(f"{path}[{position}]", one, other)
+        ]
     return [] if before == after else [KeyChange(key=path, before=before, after=after)]
 
 

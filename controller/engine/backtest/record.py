@@ -59,7 +59,10 @@ def usual_runs(config: Config, past: Past | None) -> dict[str, Usual]:
         for run in past.runs():
             if run.model in by_model:
                 by_model[run.model].append(run)
-    return {name: usual_of(runs, promotes=bool(config.models[name].promoters)) for name, runs in by_model.items()}
+    return {
+        name: usual_of(runs, promotes=bool(config.models[name].promoters), cost=config.models[name].training.cost)
+        for name, runs in by_model.items()
+    }
 
 
 def backtest(

@@ -85,6 +85,8 @@ class Sums:
     merged: int = 0
     held: int = 0
     skipped: int = 0
+    #: Of the skipped, those that would have fired, had the policy not been in `mode: observe`.
+    observed: int = 0
     errors: int = 0
     cost: float = 0.0
     hours: float = 0.0
@@ -137,6 +139,7 @@ class Account:
             sums.held += 1
         elif decision.kind == "SKIP":
             sums.skipped += 1
+            sums.observed += decision.stage == "mode"
         elif decision.kind == "ERROR":
             sums.errors += 1
         elif decision.joins_run is not None:

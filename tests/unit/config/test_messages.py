@@ -257,7 +257,9 @@ MESSAGES = {
     ),
     "an unknown notifier": (
         BASE + "    notify: [lgo]",
-        ["retrain.yaml:10:14: models.churn.notify[0]: unknown notifier 'lgo' (did you mean 'log'? known: command, log, webhook)"],
+        [
+            "retrain.yaml:10:14: models.churn.notify[0]: unknown notifier 'lgo' (did you mean 'log'? known: command, log, webhook)"
+        ],
     ),
     "launchers": (
         BASE + "launchers: {process: {slots: 0, nise: 3}, docker: {}}",

@@ -89,13 +89,9 @@ def _notifications() -> None:
     op.execute("UPDATE notification SET group_id = id, closed_at = created_at WHERE state <> 'PENDING'")
     with op.batch_alter_table("notification") as notification:
         notification.create_check_constraint(op.f(old[0]), "state IN ('PENDING', 'SENT', 'DEAD', 'SKIPPED')")
-        notification.create_check_constraint(
-            op.f(old[1]), "(state IN ('SENT', 'SKIPPED')) = (finished_at IS NOT NULL)"
-        )
+        notification.create_check_constraint(op.f(old[1]), "(state IN ('SENT', 'SKIPPED')) = (finished_at IS NOT NULL)")
     op.create_index("ix_notification_group_id", "notification", ["group_id"], unique=False)
-    op.create_index(
-        "ix_notification_told", "notification", ["channel", "kind", "model", "closed_at"], unique=False
-    )
+    op.create_index("ix_notification_told", "notification", ["channel", "kind", "model", "closed_at"], unique=False)
 
 
 def _watches() -> None:

@@ -22,9 +22,13 @@ from tests.unit.core.story import Story
 types = st.sampled_from("abc")
 lengths = st.integers(1, 30).map(minutes)
 plain = types.map(lambda name: make_leaf(type=name))
-counts = st.builds(lambda name, count, within: make_leaf(type=name, count=count, within=within), types, st.integers(1, 4), lengths)
+counts = st.builds(
+    lambda name, count, within: make_leaf(type=name, count=count, within=within), types, st.integers(1, 4), lengths
+)
 sequences = st.builds(
-    lambda steps, within: InSequence(steps=tuple(steps), within=within), st.lists(plain, min_size=2, max_size=3), lengths
+    lambda steps, within: InSequence(steps=tuple(steps), within=within),
+    st.lists(plain, min_size=2, max_size=3),
+    lengths,
 )
 #: Levels that the oracle knows.
 simple_levels = st.builds(
@@ -40,7 +44,9 @@ def trees(leaves: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
     return st.recursive(
         leaves,
         lambda inner: st.builds(
-            lambda cls, found: cls(parts=tuple(found)), st.sampled_from([AllOf, AnyOf]), st.lists(inner, min_size=2, max_size=3)
+            lambda cls, found: cls(parts=tuple(found)),
+            st.sampled_from([AllOf, AnyOf]),
+            st.lists(inner, min_size=2, max_size=3),
         ),
         max_leaves=6,
     )

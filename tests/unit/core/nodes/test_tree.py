@@ -260,15 +260,36 @@ def absent(*, after: bool = False, by: bool = False, **fields: Any) -> Absent:
 
 
 def test_what_is_expected_and_does_not_come() -> None:
-    """It fires exactly `within` after the last one, and again only `within` later."""
+    """It fires exactly `within` after the last one, and not again before another one came."""
     told = story(absent())
     told.wait(minutes=30)
     told.send("a")
     told.wait(minutes=59.9)
     assert told.fires == []
+    told.wait(hours=30)
+    told.send("a")
     told.wait(hours=2)
 
-    assert [fired for fired, _, _ in told.fires] == [at(minutes=90), at(minutes=150)]
+    since = told.now - timedelta(hours=1)
+    assert [fired for fired, _, _ in told.fires] == [at(minutes=90), since]
+
+
+def test_what_did_not_come_stays_absent_while_it_is_held() -> None:
+    """A hold that lasts longer than a timer may be late does not make it look as if nobody had listened."""
+    told = story(absent(), debounce=make_debounce(45))
+    told.wait(hours=5)
+
+    assert [fired for fired, _, _ in told.fires] == [at(minutes=105)]
+
+
+def test_what_comes_while_its_absence_is_held_ends_the_hold() -> None:
+    """It is there after all: what was held for its absence is let go."""
+    told = story(absent(), debounce=make_debounce(45))
+    told.wait(minutes=75)
+    told.send("a")
+    told.wait(minutes=40)
+
+    assert told.fires == []
 
 
 def test_absent_from_the_first_day_on() -> None:
