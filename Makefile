@@ -6,7 +6,7 @@ SHELL := bash
 PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
-PYTEST_ARGS ?=
+PYTEST_ARGS ?= -n 2 --dist loadfile
 DEMO_STATE := examples/flights/state
 # Parallel test runs on one machine must not fight over compiled numpy threads.
 export OMP_NUM_THREADS ?= 1

@@ -27,10 +27,10 @@ from tests.factories import (
 HOUR = {"period": minutes(60)}
 
 
-def tell(store: Store, **options: Any) -> Any:
+def tell(store: Store, *, key: str = "eu", **options: Any) -> Any:
     policy = options.pop("policy", None) or make_policy(**options)
     with store.reading() as tx:
-        return tx.policies.facts(policy, "eu", champion=make_champion(), labels={"a": "b"}, pauses=())
+        return tx.policies.facts(policy, key, champion=make_champion(), labels={"a": "b"}, pauses=())
 
 
 def end_run(store: Store, number: int, state: str, minute: float, clock: ManualClock, **fields: Any) -> Run:
@@ -96,7 +96,7 @@ def test_active_runs_hold_the_slot_from_queued_to_promoting(store: Store) -> Non
 
 
 def level_facts(store: Store) -> Any:
-    return tell(store, policy=make_policy(make_max_age())).last_ended_at
+    return tell(store, key="", policy=make_policy(make_max_age())).last_ended_at
 
 
 def fire(store: Store, run: str, *, policy: str = "drift") -> None:

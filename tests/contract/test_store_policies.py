@@ -72,7 +72,8 @@ def test_nothing_is_due_without_states(store: Store) -> None:
     with store.reading() as tx:
         assert tx.policies.next_due() is None
         assert tx.runs.next_due_job() is None
-        assert tx.outbox.next_due() is None
+        assert tx.outbox.due_by_channel() == {}
+        assert tx.outbox.next_open(at(minutes=0)) is None
 
 
 WAKES: dict[str, tuple[dict[str, Any], set[str]]] = {

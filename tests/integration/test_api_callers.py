@@ -18,7 +18,7 @@ ROUTES = [
     ("POST", "/v1/runs/x/resolve"), ("POST", "/v1/promote"), ("GET", "/v1/events"), ("GET", "/v1/events/x"), ("GET", "/v1/episodes"),
     ("POST", "/v1/events"), ("OPTIONS", "/v1/events"), ("GET", "/v1/why/x"), ("POST", "/v1/reload"), ("GET", "/v1/tokens"),
     ("POST", "/v1/tokens"), ("DELETE", "/v1/tokens/x"), ("GET", "/metrics"), ("GET", "/v1/openapi.json"), ("GET", "/"),
-    ("GET", "/hooks/x"),
+    ("GET", "/hooks/x"), ("GET", "/v1/policies"),
 ]  # fmt: skip
 
 
