@@ -208,6 +208,12 @@ def decisions(folder: Path) -> dict[str, dict[str, float]]:
         assert conclusion.decision.kind == "FIRE", conclusion.decision.reason
         stages = len(conclusion.decision.trace)
 
+    scope = event_scope(fires, model="m-0", labels={}, champion=None)
+    opening = select(policy, fires, scope).trace
+
+    def alone() -> None:
+        decide(policy, ready(), key="", event=fires, opening=opening, facts=facts, now=NOON, scope=scope)
+
     def scope_of(event: Event) -> Any:
         return event_scope(event, model="m-0", labels={}, champion=None)
 
@@ -217,6 +223,7 @@ def decisions(folder: Path) -> dict[str, dict[str, float]]:
         "stops at when, counted": lambda: refused_at(policy, mild, scope_of(mild)),
         "stops at when, explained": lambda: select(policy, mild, scope_of(mild)),
         "whole chain": whole,
+        "whole chain, decide() alone": alone,
     }
     assert refused_at(policy, elsewhere, scope_of(elsewhere)) == "match"
     assert refused_at(policy, mild, scope_of(mild)) == "when"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 
 from controller.core.chain import Answer, Question, Stage, passed, skipped
 from controller.core.conditions import Expression, Scope
@@ -56,8 +57,8 @@ def _any_leaf(on: On, event: Event, scope: Scope) -> Answer | None:
 def values_read(expression: Expression, scope: Scope) -> dict[str, Json]:
     """Return the plain values behind the paths that the expression names, such as `event.data.size`."""
     seen: dict[str, Json] = {}
-    for path in dict.fromkeys(_PATH.findall(expression.source)):
-        value = _look_up(scope.values, path)
+    for path, names in _paths(expression.source):
+        value = _look_up(scope.values, names)
         if isinstance(value, str) and len(value) > _MAX_SHOWN:
             seen[path] = f"{value[:_MAX_SHOWN]}…"
         elif value is None or isinstance(value, str | int | float | bool):
@@ -65,10 +66,15 @@ def values_read(expression: Expression, scope: Scope) -> dict[str, Json]:
     return seen
 
 
-def _look_up(values: Mapping[str, Json], path: str) -> Json:
+@lru_cache(maxsize=16384)
+def _paths(source: str) -> tuple[tuple[str, tuple[str, ...]], ...]:
+    return tuple((path, tuple(path.split("."))) for path in dict.fromkeys(_PATH.findall(source)))
+
+
+def _look_up(values: Mapping[str, Json], names: tuple[str, ...]) -> Json:
     found: Json = values
-    for name in path.split("."):
-        if not isinstance(found, Mapping):
+    for name in names:
+        if type(found) is not dict and not isinstance(found, Mapping):  # the first is ten times as quick
             return None
         found = found.get(name)
     return found
