@@ -36,23 +36,23 @@ _INSERT_POSTGRESQL = (
 )
 _THERE_SQLITE = "SELECT id FROM event WHERE id IN (SELECT value FROM json_each(?))"
 
-#: So many bytes of data are read at once, or the one event that goes beyond.
-MOST_BYTES = 32 << 20
+#: So much data (in characters, as it is stored) is read at once, or the one event that goes beyond.
+MOST_DATA = 32 << 20
+#: Data that are longer are read one by one, so that no batch of them is in memory at once.
+LONG_DATA = 32 << 10
 
-_COLUMNS = "id, origin, source, source_id, type, subject, time, received_at, data, extensions"
-_SUMMED = (
-    f"SELECT {_COLUMNS}, sum(coalesce({{size}}, 0)) OVER (ORDER BY id) AS total, coalesce({{size}}, 0) AS size "  # noqa: S608 - constants
-    f"FROM (SELECT {_COLUMNS} FROM event WHERE state = 'PENDING' ORDER BY id LIMIT {{limit}}) AS waiting"
-)
+_COLUMNS = "id, origin, source, source_id, type, subject, time, received_at"
+_LENGTH = "coalesce(length(data), 0)"
+_PENDING = "FROM event WHERE state = 'PENDING' ORDER BY id LIMIT "
+# The limit follows as a number: SQLite prepares a statement anew when a bound one may be another.
 _PENDING_POSTGRESQL = (
-    f"SELECT {_COLUMNS}, total FROM ({_SUMMED.format(size='octet_length(data)', limit='%s')}) AS summed "  # noqa: S608
-    "WHERE total - size <= %s ORDER BY id"
+    f"SELECT {_COLUMNS}, CASE WHEN {_LENGTH} <= {LONG_DATA} THEN data END, extensions, {_LENGTH} {_PENDING}"
 )
 _PENDING_SQLITE = (
-    "SELECT json_group_array(json_array("  # noqa: S608
-    "id, origin, source, source_id, type, subject, time, received_at, json(data), json(extensions), total)) "
-    f"FROM ({_SUMMED.format(size='length(CAST(data AS BLOB))', limit='?')}) WHERE total - size <= ?"
+    f"SELECT json_group_array(json_array({_COLUMNS}, CASE WHEN {_LENGTH} <= {LONG_DATA} THEN json(data) END, json(extensions), {_LENGTH})) "  # noqa: S608
+    f"FROM (SELECT {_COLUMNS}, data, extensions {_PENDING}"
 )
+_DATA_OF = "SELECT data FROM event WHERE id = "
 
 _MARK = "UPDATE event SET state = 'PROCESSED', decided_seq = "
 _MARK_POSTGRESQL = (
@@ -118,12 +118,25 @@ def pending_events(connection: sa.Connection, limit: int) -> tuple[list[Event], 
     They are `limit` at most, and no more than may be in memory at once.
     """
     if connection.dialect.name == "postgresql":
-        found = connection.exec_driver_sql(_PENDING_POSTGRESQL, (limit, MOST_BYTES)).all()
+        found = connection.exec_driver_sql(f"{_PENDING_POSTGRESQL}{int(limit)}").all()
         rows = [(*row[:8], _from_json(row[8]), _from_json(row[9]), row[10]) for row in found]
     else:
-        rows = json.loads(connection.exec_driver_sql(_PENDING_SQLITE, (limit, MOST_BYTES)).scalar_one())
-    are_more = len(rows) >= limit or bool(rows and rows[-1][10] > MOST_BYTES)
-    return [_event(*row[:10]) for row in rows], are_more
+        rows = json.loads(connection.exec_driver_sql(f"{_PENDING_SQLITE}{int(limit)})").scalar_one())
+    events: list[Event] = []
+    total = 0
+    for *row, length in rows:
+        total += length
+        if total > MOST_DATA and events:
+            return events, True
+        if length > LONG_DATA:
+            row[8] = _data_of(connection, row[0])
+        events.append(_event(*row))
+    return events, len(rows) >= limit
+
+
+def _data_of(connection: sa.Connection, event_id: str) -> Json:
+    mark = "%s" if connection.dialect.name == "postgresql" else "?"
+    return _from_json(connection.exec_driver_sql(f"{_DATA_OF}{mark}", (event_id,)).scalar_one())
 
 
 def mark_processed(connection: sa.Connection, decided: Sequence[tuple[str, int]], at: datetime) -> None:

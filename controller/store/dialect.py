@@ -78,6 +78,10 @@ def _encode(value: Any) -> Any:
 
 _ENCODER = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, default=_encode, allow_nan=False)
 
+#: Statements that a connection to SQLite keeps prepared. More than there are: the driver gives up the newest when its cache is full, so
+#: that after a start with migrations every statement of the loops would be prepared each time.
+STATEMENTS = 1000
+
 
 def make_engine(url: sa.URL, *, readonly: bool = False) -> sa.Engine:
     """Return an engine for a `sqlite` or `postgresql` URL, with the settings that durability needs.
@@ -151,9 +155,12 @@ def _sqlite_engine(url: sa.URL, *, readonly: bool) -> sa.Engine:
                 isolation_level=None,
                 check_same_thread=False,
                 timeout=5,
+                cached_statements=STATEMENTS,
             )
         else:
-            connection = module.connect(path, isolation_level=None, check_same_thread=False, timeout=5)
+            connection = module.connect(
+                path, isolation_level=None, check_same_thread=False, timeout=5, cached_statements=STATEMENTS
+            )
             connection.execute(f"PRAGMA journal_mode={journal}")
             connection.execute("PRAGMA synchronous=FULL")
             connection.execute("PRAGMA foreign_keys=ON")

@@ -463,7 +463,7 @@ def test_events_too_large_to_be_read_together_are_decided_in_order(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What does not fit into memory at once waits for the next tick, which is asked for; none is passed over."""
-    monkeypatch.setattr(bulk, "MOST_BYTES", 100)
+    monkeypatch.setattr(bulk, "MOST_DATA", 150)
     for number in range(5):
         house.send(id=str(number), data={"share": 0.9, "padding": "x" * 40})
     worked = []
@@ -475,3 +475,14 @@ def test_events_too_large_to_be_read_together_are_decided_in_order(
         worked.append(ticked.worked)
 
     assert worked == [2, 2, 1]
+
+
+def test_long_data_are_read_whole(house: House) -> None:
+    """Data that are read one by one are those that were sent."""
+    text = "é" * bulk.LONG_DATA
+    house.send(data={"share": 0.9, "text": text})
+
+    with house.store.reading() as tx:
+        (event,) = tx.events.pending(10)
+
+    assert event.data == {"share": 0.9, "text": text}
