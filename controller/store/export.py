@@ -18,12 +18,14 @@ from controller.clock import floor_id
 from controller.core.episode import Episode
 from controller.core.model import EVENT_ID, Event, Json
 from controller.core.past import Change, PastRun
-from controller.store import bulk, schema
+from controller.store import schema
 from controller.store.rows import record
 from controller.store.store import Store, Transaction
 
 #: Events and runs that one page holds.
 PAGE = 1000
+#: … and so many bytes of their data, or the one event that goes beyond.
+MOST_BYTES = 32 << 20
 #: Replicas' clocks differ, and an id is made a moment before or after its row's time.
 _SLACK = timedelta(hours=1)
 
@@ -190,7 +192,7 @@ class Past:
 
 def _page(tx: Transaction, after: str, end: str) -> list[Event]:
     """Return the next events behind an id, in their order."""
-    values = (after, end, PAGE, bulk.MOST_BYTES)
+    values = (after, end, PAGE, MOST_BYTES)
     if tx.dialect == "postgresql":
         rows = tx.connection.exec_driver_sql(_PAGE_POSTGRESQL, values).all()
         found = [(*row[:8], None if row[8] is None else json.loads(row[8]), json.loads(row[9])) for row in rows]

@@ -46,7 +46,7 @@ def test_events_come_in_pages(store: Store, clock: ManualClock, monkeypatch: pyt
 
 def test_a_page_is_no_more_than_fits(store: Store, clock: ManualClock, monkeypatch: pytest.MonkeyPatch) -> None:
     """A large event is read alone, and none is left out."""
-    monkeypatch.setattr("controller.store.bulk.MOST_BYTES", 1000)
+    monkeypatch.setattr("controller.store.export.MOST_BYTES", 1000)
     ids = add_events(store, clock, 5, data={"text": "x" * 400})
 
     pages = list(Past(store).events(NOON, at(hours=1)))
