@@ -163,7 +163,7 @@ def report(
             findings.add(
                 path,
                 f"{str(path[-1])!r} is missing",
-                _description(model, relative),
+                _not_selected(findings, path) or _description(model, relative),
                 shown=path[:-1],
             )
         else:
@@ -171,6 +171,14 @@ def report(
             if details["type"] in _MAPPING_EXPECTED and (keys := keys_of(model, relative)):
                 hint = f"its keys: {', '.join(keys)}"
             findings.add(path, message, hint)
+
+
+def _not_selected(findings: Findings, path: Path) -> str:
+    """Return a hint for a model that overrides a shared policy which does not select it."""
+    match path:
+        case ("models", _, "policies", str(name), "on") if isinstance(findings.value(("policies", name)), Map):
+            return f"the shared policy {name!r} does not select this model; give it labels that fit `select`, or `on`"
+    return ""
 
 
 def keys_of(model: Any, path: Sequence[str | int]) -> list[str]:

@@ -219,6 +219,13 @@ MISTAKES = {
         BASE.replace("{team: travel}\n    on", "{team: nobody}\n    on").replace("period: 6h", "period: 6 hours"),
         ["retrain.yaml:8:24: policies.drift.cooldown.period: '6 hours' is not a duration; write 5m or PT5M"],
     ),
+    "an override of a shared policy that does not select the model": (
+        BASE.replace("policies: {own: {on: {source: landing}}}", "policies: {drift: {mode: observe}}"),
+        [
+            "retrain.yaml:18:16: models.fraud.policies.drift: 'on' is missing (the shared policy 'drift' does not select "
+            "this model; give it labels that fit `select`, or `on`)"
+        ],
+    ),
     "`on` in the defaults": (
         BASE + "defaults: {policy: {on: {type: x}}}\n",
         ["retrain.yaml:20:21: defaults.policy.on: unknown key 'on'"],
