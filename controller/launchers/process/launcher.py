@@ -219,16 +219,25 @@ class ProcessLauncher:
         """Call `changed()` when the shim has ended, and should it die before its job, when the job has."""
         folder = folder_of(handle)
 
-        def shim_ended() -> None:
-            job = None if read_exit(folder) is not None else read_started(folder)
-            if job is not None and job.alive():  # somebody killed the shim
+        def follow(shim: int) -> None:
+            self._watcher.follow(str(folder), shim, lambda: ended(shim), still=lambda: is_shim(shim, folder))
+
+        def ended(shim: int) -> None:
+            if read_exit(folder) is not None:
+                changed()
+                return
+            other, job = self._shim(folder), read_started(folder)
+            if other != shim and is_shim(
+                other, folder
+            ):  # two were started around a crash, and this one came late to the claim
+                follow(other)
+            elif job is not None and job.alive():  # somebody killed the shim
                 self._watcher.follow(str(folder), job.pid, changed, still=job.alive)
             else:
                 changed()
 
         with _looking(folder):
-            shim = self._shim(folder)
-            self._watcher.follow(str(folder), shim, shim_ended, still=lambda: is_shim(shim, folder))
+            follow(self._shim(folder))
 
     def log(self, handle: Handle, offset: int, limit: int) -> LogChunk:
         """Read the output; offsets count what the job wrote, also what was cut. An empty answer means: nothing more yet.

@@ -110,6 +110,34 @@ def test_a_daemon_killed_at_any_time_around_the_start(jobs: Jobs) -> None:
         assert ran.read_text() == "ran\n"
 
 
+def test_watched_by_a_shim_that_came_late_to_the_claim(jobs: Jobs) -> None:
+    """Of two shims that were started around a crash, the end of the one that lost the claim is not the end of the job."""
+    order = jobs.order("sh", "-c", "until [ -e go ]; do sleep 0.01; done")
+    late = jobs.base / "late.sh"
+    late.write_text("until [ -e lost ]; do sleep 0.01; done\n")
+    loser = subprocess.Popen(
+        ["/bin/sh", str(late), str(order.folder.absolute())], cwd=jobs.base, start_new_session=True
+    )
+    handle = wait_until(lambda: jobs.launcher.find(order))
+    states: list[str] = []
+    told = threading.Event()
+
+    def look() -> None:
+        states.append(jobs.launcher.observe(handle).state)
+        told.set()
+
+    jobs.launcher.watch(handle, look)
+    jobs.launcher.launch(order)
+    jobs.started(handle)
+    (jobs.base / "lost").touch()
+    wait_until(lambda: jobs.launcher._watcher.pid(handle["folder"]) != loser.pid)
+    (jobs.base / "go").touch()
+
+    assert told.wait(20)
+    assert states == ["succeeded"]
+    loser.wait()
+
+
 def test_launched_by_many_at_once(jobs: Jobs) -> None:
     """Ten launches of one attempt at the same instant start one job."""
     order = jobs.order("sh", "-c", "echo ran >>ran; sleep 0.2")
