@@ -10,6 +10,7 @@ producers do that did not hear the answer. In the end the stored events must be 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import http.client
 import json
 import os
@@ -43,6 +44,8 @@ TOPIC = "ml.events"
 AGAIN = 0.3
 #: How long everything that was acknowledged may take to be stored and decided once nobody disturbs.
 SETTLE = 120.0
+#: At most so many acknowledgements lie between two disturbances, and come in while the broker is gone.
+MOST_BETWEEN, MOST_WITHOUT_BROKER = 1_500, 500
 
 #: What an event is recognised by, all the way: (origin, source, id).
 Identity = tuple[str, str, str]
@@ -285,7 +288,6 @@ def play(
     seed: int,
     database: str | None = None,
     client: str = "kafka-python",
-    pace: float = 2.0,
 ) -> Outcome:
     """Let producers send while the daemon is killed `kills` times and the broker `restarts` times, at random."""
     choose = random.Random(seed)
@@ -304,7 +306,7 @@ def play(
         producers.append(Stream(installation, tally, seed, bootstrap=broker.address()))
         for producer in producers:
             producer.start()
-        disturb(installation, broker, choose, kills=kills, restarts=restarts, pace=pace)
+        disturb(installation, broker, tally, choose, kills=kills, restarts=restarts)
         for producer in producers:
             producer.stop()
         outcome = settle(installation, tally, kills=kills, restarts=restarts)
@@ -321,25 +323,39 @@ def keep_evidence(installation: Installation, folder: Path) -> None:
     said = [installation.ask("GET", f"/v1/sources/{name}").body for name in ("bus", "alerts", "landing")]
     if installation.process is not None:
         installation.process.send_signal(signal.SIGUSR1)
-        time.sleep(1)
+        # The daemon's threads, as `faulthandler` writes them.
+        installation.wait(lambda: "(most recent call first)" in installation.log(), what="the daemon's threads")
     shutil.copytree(installation.folder, folder, ignore=shutil.ignore_patterns("landing", "*.sock"))
     (folder / "sources.json").write_text(json.dumps(said, indent=1))
 
 
 def disturb(
-    installation: Installation, broker: Any, choose: random.Random, *, kills: int, restarts: int, pace: float
+    installation: Installation, broker: Any, tally: Tally, choose: random.Random, *, kills: int, restarts: int
 ) -> None:
-    """Kill the daemon and the broker at random, in random order, and start them again."""
+    """Kill the daemon and the broker at random moments, in random order, and start them again.
+
+    A moment is so many acknowledgements later: none (the daemon is only starting), the first one, or somewhere under load.
+    """
+
+    def pass_by(count: int) -> None:
+        wanted = len(tally.acknowledged) + count
+
+        def have_passed() -> bool:
+            installation.keep_running()
+            return len(tally.acknowledged) >= wanted
+
+        installation.wait(have_passed, what=f"{count} more acknowledgements", seconds=SETTLE)
+
     acts = ["daemon"] * kills + ["broker"] * restarts
     choose.shuffle(acts)
     for act in acts:
-        time.sleep(choose.uniform(0.05, pace))
+        pass_by(choose.choice((0, 1, choose.randrange(MOST_BETWEEN))))
         if act == "daemon":
             installation.kill()
             installation.start()
         else:
             broker.kill()
-            time.sleep(choose.uniform(0, 1))
+            pass_by(choose.randrange(MOST_WITHOUT_BROKER))
             broker.restart()
     installation.wait_ready()
 
@@ -347,14 +363,16 @@ def disturb(
 def settle(installation: Installation, tally: Tally, *, kills: int, restarts: int) -> Outcome:
     """Wait until all that was acknowledged is stored and decided, and compare."""
     wanted = set(tally.acknowledged)
-    deadline = time.monotonic() + SETTLE
-    while time.monotonic() < deadline:
+
+    def is_settled() -> bool:
         installation.keep_running()
-        stored = identities(installation)
-        undecided = installation.rows(sa.select(schema.event.c.id).where(schema.event.c.state != "PROCESSED").limit(1))
-        if wanted <= set(stored) and not undecided:
-            break
-        time.sleep(0.2)
+        event = schema.event
+        undecided = installation.rows(sa.select(event.c.id).where(event.c.state != "PROCESSED").limit(1))
+        (stored,) = installation.rows(sa.select(sa.func.count().label("events")).select_from(event))
+        return not undecided and stored.events >= len(wanted) and wanted <= set(identities(installation))
+
+    with contextlib.suppress(AssertionError):  # what is wrong in the end is said below, event by event
+        installation.wait(is_settled, what="every event to be stored and decided", seconds=SETTLE)
     stored = identities(installation)
     counted = Counter(stored)
     problems = []

@@ -14,6 +14,7 @@ from controller.clock import Ids
 from controller.store import Store
 from controller.testing import ManualClock, SeededRandom
 from tests.engine.house import House
+from tests.engine.watching import WATCH, promote
 
 _ENTRY_POINTS = """\
 [controller.launchers]
@@ -79,3 +80,12 @@ def make_house(tmp_path: Path, empty_store: Path, scripted_plugins: None) -> Ite
 def house(make_house: Callable[..., House]) -> House:
     """The plain installation."""
     return make_house()
+
+
+@pytest.fixture
+def watched(make_house: Callable[..., House]) -> House:
+    """An installation whose second champion was promoted just now, and is watched."""
+    house = make_house(model={"watch": WATCH})
+    promote(house, 0.7)
+    promote(house, 0.8)
+    return house
