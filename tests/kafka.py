@@ -19,13 +19,14 @@ import signal
 import socket
 import subprocess
 import tempfile
-import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewPartitions, NewTopic
+
+from controller.testing import wait_until
 
 VERSION = "4.1.0"
 USER, PASSWORD = "retrain", "open-sesame-9f2c"
@@ -136,15 +137,20 @@ class KafkaBroker:
 
     def _wait_until_ready(self) -> None:
         assert self.process is not None
-        deadline = time.monotonic() + START_SECONDS
-        while self.process.poll() is None and time.monotonic() < deadline:
-            with contextlib.suppress(KafkaException, OSError):
-                socket.create_connection(("localhost", self.ports["PLAINTEXT"]), timeout=1).close()
-                self._admin().list_topics(timeout=5)
+        process = self.process
+        with contextlib.suppress(AssertionError):
+            wait_until(lambda: process.poll() is not None or self._answers(), timeout=START_SECONDS, pause=0.1)
+            if process.poll() is None:
                 return
-            time.sleep(0.1)
         self.kill()
         raise ServerDidNotStart((self.folder / "log").read_text(errors="replace")[-4000:])
+
+    def _answers(self) -> bool:
+        with contextlib.suppress(KafkaException, OSError):
+            socket.create_connection(("localhost", self.ports["PLAINTEXT"]), timeout=1).close()
+            self._admin().list_topics(timeout=5)
+            return True
+        return False
 
     # ------------------------------------------------------------------------------------------------ topics
 
@@ -263,12 +269,8 @@ class KafkaBroker:
             future.result(timeout=20)
 
     @staticmethod
-    def _wait(condition: Any, *, what: str) -> None:
-        deadline = time.monotonic() + 20
-        while not condition():
-            if time.monotonic() > deadline:
-                raise AssertionError(f"waited 20 s in vain for {what}")
-            time.sleep(0.05)
+    def _wait(condition: Callable[[], bool], *, what: str) -> None:
+        wait_until(condition, timeout=20, pause=0.05, what=what)
 
 
 def send(producer: Producer, topic: str, values: Iterable[bytes | None], **more: Any) -> None:

@@ -22,12 +22,13 @@ import signal
 import socket
 import subprocess
 import tempfile
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import psycopg
 from psycopg import sql
+
+from controller.testing import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -232,13 +233,17 @@ def _as_account(account: pwd.struct_passwd | None, *, folder: Path) -> dict[str,
 
 
 def _wait_until_ready(server: PostgresServer) -> bool:
-    deadline = time.monotonic() + START_SECONDS
-    while server.process.poll() is None and time.monotonic() < deadline:
+    """Say whether it answers; False when it ended, or the time is over."""
+
+    def answers() -> bool:
         with contextlib.suppress(psycopg.OperationalError):
             server._connect().close()
             return True
-        time.sleep(0.05)
-    return False
+        return False
+
+    with contextlib.suppress(AssertionError):
+        wait_until(lambda: server.process.poll() is not None or answers(), timeout=START_SECONDS, pause=0.05)
+    return server.process.poll() is None and answers()
 
 
 def _free_port() -> int:

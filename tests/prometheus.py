@@ -16,7 +16,6 @@ import socket
 import subprocess
 import tempfile
 import threading
-import time
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -26,6 +25,8 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+
+from controller.testing import wait_until
 
 START_SECONDS = 30.0
 STOP_SECONDS = 10.0
@@ -183,12 +184,16 @@ def _start(folder: Path, command: Callable[[int], list[str]]) -> Server:
 
 
 def _wait_until_ready(server: Server, process: subprocess.Popen[bytes]) -> bool:
-    deadline = time.monotonic() + START_SECONDS
-    while process.poll() is None and time.monotonic() < deadline:
+    """Say whether it answers; False when it ended, or the time is over."""
+
+    def answers() -> bool:
         with contextlib.suppress(urllib.error.URLError, OSError), _opener().open(f"{server.url}/-/ready", timeout=2):
             return True
-        time.sleep(0.05)
-    return False
+        return False
+
+    with contextlib.suppress(AssertionError):
+        wait_until(lambda: process.poll() is not None or answers(), timeout=START_SECONDS, pause=0.05)
+    return process.poll() is None and answers()
 
 
 def _opener() -> urllib.request.OpenerDirector:

@@ -275,15 +275,15 @@ class _Account:
         if policy is None or policy.mode == "off":
             return None, []
         known = [str(entry["key"]) for entry in keys]
-        if key is None and known in ([], [""]):
+        last = self.views.last_key(policy.model, policy.name)
+        if key is None and (known == [""] or not (known or last)):
             key = ""
         if key is not None:
             (standing,) = self.views.standings(self.models, [(policy, key)], whole=True)
             return key_account(standing), _both(standing)
         held = [str(entry["key"]) for entry in keys if entry["stage"] is not None][:_MOST_AHEAD]
         ahead = self._followed([(policy, each) for each in held])
-        last = (policy, self.views.last_key(policy.model, policy.name))
-        (standing,) = self.views.standings(self.models, [last], whole=True)
+        (standing,) = self.views.standings(self.models, [(policy, last)], whole=True)
         return None, [*ahead, ahead_of(standing, try_event(standing), asked="event")]
 
     def _policy_then(self, model: str, policy_name: str, key: str | None) -> dict[str, Json]:

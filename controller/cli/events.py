@@ -20,6 +20,7 @@ import typer
 
 from controller.cli.exits import Exit, Failure
 from controller.cli.session import Session
+from controller.cli.text import counted, local
 
 if TYPE_CHECKING:
     from controller.cli.client import Client
@@ -89,7 +90,7 @@ def events_import(
                 stored += not receipt["duplicate"]
                 duplicates += receipt["duplicate"]
     done = {"file": str(file), "events": stored + duplicates, "stored": stored, "duplicates": duplicates}
-    session.print(done, lambda: [f"{stored:,} events stored, {duplicates:,} were there already"])
+    session.print(done, lambda: [f"{counted(stored, 'event')} stored, {duplicates:,} were there already"])
 
 
 def _look(lines: Iterable[FiledEvent]) -> dict[str, Any]:
@@ -112,9 +113,9 @@ def _look(lines: Iterable[FiledEvent]) -> dict[str, Any]:
 
 def _said(found: Mapping[str, Any]) -> list[str]:
     twice = found["events"] - found["identities"]
-    lines = [f"{found['events']:,} events" + (f", {twice:,} of them there twice" if twice else "")]
+    lines = [counted(found["events"], "event") + (f", {twice:,} of them there twice" if twice else "")]
     if found["first"]:
-        lines.append(f"from {found['first']} to {found['last']}")
+        lines.append(f"from {local(found['first'])} to {local(found['last'])}")
     return [*lines, *(f"  {count:>9,}  {kind}" for kind, count in found["types"].items()), "nothing was stored"]
 
 

@@ -16,7 +16,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from controller.cli.text import ago, clean, local, metrics, one_line, parse
+from controller.cli.text import ago, clean, counted, local, metrics, one_line, parse
 from controller.core.explain import episode_line, render
 from controller.core.watch_shapes import outcome_lines
 from controller.errors import Problem
@@ -134,11 +134,11 @@ def _leader(found: Row, now: datetime) -> Text:
 
 def _counts(found: Row, now: datetime) -> Text:
     events, letters = found["events"], found["dead_letters"]
-    parts = [f"{events['pending']:,} events pending"]
+    parts = [f"{counted(events['pending'], 'event')} pending"]
     if events["oldest_pending_at"]:
         parts[0] += f" (oldest {ago(events['oldest_pending_at'], now)})"
     dead = sum(each["raw"] + each["events"] for each in letters)
-    parts.append(f"{dead:,} dead letters")
+    parts.append(counted(dead, "dead letter"))
     if dead:
         parts[-1] += f" ({', '.join(each['source'] for each in letters if each['raw'] or each['events'])})"
     parts += [
@@ -263,9 +263,8 @@ def tokens(found: Sequence[Row], now: datetime) -> list[RenderableType]:
         return ["no tokens"]
     shown = _table("name", "made by", "made", "good until")
     for token in found:
-        until = "revoked" if token["revoked_at"] else local(token["expires_at"]) if token["expires_at"] else "revoked"
-        if not token["revoked_at"] and not token["expires_at"]:
-            until = "it is revoked"
+        until = local(token["expires_at"]) if token["expires_at"] else "it is revoked"
+        until = "revoked" if token["revoked_at"] else until
         shown.add_row(one_line(token["name"]), one_line(token["created_by"]), ago(token["created_at"], now), until)
     return [shown]
 
@@ -313,9 +312,11 @@ def model(found: Row, now: datetime) -> list[RenderableType]:
 def run(found: Row, now: datetime) -> list[RenderableType]:
     """Return a run with its jobs; `why` tells the rest."""
     parts: list[RenderableType] = [*runs([found], now)]
-    parts.append(_line(f"because of {found['cause_count']:,} event{'' if found['cause_count'] == 1 else 's'}", "dim"))
+    parts.append(_line(f"because of {counted(found['cause_count'], 'event')}", "dim"))
     parts += [
-        _line(f"  {c['event_id'] or ''}  {c['type']} from {c['origin']}, {ago(c['time'], now)}", "dim")
+        Text.assemble(
+            "  ", _line(f"{c['event_id'] or ''} {c['type']} from {c['origin']}, {ago(c['time'], now)}"), style="dim"
+        )
         for c in found["causes"][:5]
     ]
     if found["params"]:
@@ -326,7 +327,7 @@ def run(found: Row, now: datetime) -> list[RenderableType]:
         parts += [_heading("VERDICT"), _line(f"{verdict['outcome']}: {verdict['reason']}")]
     if lines := [_line(f"{mark} {text}", _STYLES[tone]) for text, mark, tone in outcome_lines(found, local)]:
         parts += [_heading("OUTCOME"), *lines]
-    parts.append(_line(f"\nthe whole account: retrainctl why {found['id']}", "dim"))
+    parts += ["", _line(f"the whole account: retrainctl why {found['id']}", "dim")]
     return parts
 
 

@@ -53,6 +53,11 @@ def local(at: str) -> str:
     return parse(at).astimezone().strftime("%Y-%m-%d %H:%M:%S")
 
 
+def counted(number: int, noun: str) -> str:
+    """Write how many there are: `1 event`, `2,000 events`."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
 def metrics(values: dict[str, float] | None, limit: int = 3) -> str:
     """Write metrics in a few words."""
     if not values:

@@ -22,38 +22,25 @@ when it ends is killed too.
 from __future__ import annotations
 
 import json
-import os
-import re
-import select
-import signal
-import subprocess
-import tempfile
-import threading
-from collections.abc import Mapping
 from datetime import timedelta
-from typing import IO, Annotated, ClassVar
+from typing import Annotated, ClassVar
 
 from pydantic import Field, field_validator
 
 from controller.core.model import Notification
 from controller.core.notices import as_json
 from controller.errors import GiveUp, RetryLater
+from controller.outbound.mask import masked
+from controller.outbound.program import Running
 from controller.ports import Duration, NotifierContext, PluginOptions, refusal
 from controller.secret import Secret
 
 #: EX_TEMPFAIL of sysexits.h: a temporary failure, the user is invited to retry.
 _TEMPORARY_FAILURE = 75
-#: The program gets these of the daemon's variables; the rest may hold secrets.
-_INHERITED = re.compile(r"PATH|HOME|LANG|LC_\w+|TZ|TMPDIR|VIRTUAL_ENV")
 #: So many characters of what it prints are shown, from its end; more is read, so that a secret is not cut before it is masked.
 _SHOWN, _READ = 2000, 16 << 10
-#: A shorter secret is found in every text, and none to be kept.
-_SHORTEST_SECRET = 4
 #: Longer texts are cut in the environment, where the system has limits; on standard input they are whole.
 _LONGEST_VARIABLE = 8000
-_CHUNK = 64 << 10
-_LOOK_SECONDS = 0.05
-_HIDDEN = "***"
 
 
 class CommandOptions(PluginOptions):
@@ -94,55 +81,20 @@ class CommandNotifier:
         """Run the program, and read its exit code; raises `RetryLater` and `GiveUp` with the end of what it printed."""
         secrets = {name: value.reveal() for name, value in self._options.env.items() if isinstance(value, Secret)}
         told = {name: value for name, value in self._options.env.items() if isinstance(value, str)}
-        with tempfile.TemporaryFile() as given:
-            given.write(json.dumps(as_json(notification), ensure_ascii=False).encode(errors="replace"))
-            given.seek(0)
-            process = self._start({**told, **secrets, **_variables(notification)}, given)
-        output = _Output(process)
+        running = Running(
+            self._options.command,
+            environment={**told, **secrets, **_variables(notification)},
+            workdir=self._context.base.absolute() / self._options.workdir,
+            clock=self._context.clock,
+            given=json.dumps(as_json(notification), ensure_ascii=False).encode(errors="replace"),
+            last_output=_READ,
+        )
         try:
-            ended = self._wait(output)
+            in_time = running.wait(self._options.timeout.total_seconds())
         finally:
-            # Not reaped yet, so the group cannot be another's by now.
-            os.killpg(process.pid, signal.SIGKILL)
-            code = process.wait()
-            output.close()
-        said = output.last_words()
-        for secret in secrets.values():
-            if len(secret) >= _SHORTEST_SECRET:
-                said = said.replace(secret, _HIDDEN)
-        self._judge(code if ended else None, said[-_SHOWN:])
-
-    def _start(self, environment: Mapping[str, str], given: IO[bytes]) -> subprocess.Popen[bytes]:
-        inherited = {name: value for name, value in os.environ.items() if _INHERITED.fullmatch(name)}
-        workdir = self._context.base.absolute() / self._options.workdir
-        name = self._name
-        program = str(workdir / name) if "/" in name else name
-        try:
-            return subprocess.Popen(
-                [program, *self._options.command[1:]],
-                stdin=given,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                bufsize=0,
-                cwd=workdir,
-                env={**inherited, **environment},
-                start_new_session=True,
-            )
-        except (FileNotFoundError, NotADirectoryError, PermissionError, ValueError) as error:
-            raise GiveUp(f"cannot run {name!r}: {error}") from error
-        except OSError as error:
-            raise RetryLater(f"cannot run {name!r} now: {error}") from error
-
-    def _wait(self, output: _Output) -> bool:
-        """Read what it prints until it has ended; False when the deadline came first."""
-        clock = self._context.clock
-        ends_at = clock.monotonic() + self._options.timeout.total_seconds()
-        while not output.has_ended():
-            if clock.monotonic() > ends_at:
-                return False
-            output.read(_LOOK_SECONDS)
-        output.read(0)
-        return True
+            code = running.end()
+        said = _in_one_line(masked(running.output.decode(errors="replace"), secrets.values()))
+        self._judge(code if in_time else None, said[-_SHOWN:])
 
     def _judge(self, code: int | None, said: str) -> None:
         words = f": {said}" if said else ""
@@ -175,40 +127,5 @@ def _variables(notification: Notification) -> dict[str, str]:
     }
 
 
-class _Output:
-    """What a running program prints, of which only the end is kept."""
-
-    def __init__(self, process: subprocess.Popen[bytes]) -> None:
-        self._process = process
-        self._pipe = process.stdout
-        self._kept = bytearray()
-        self._pause = threading.Event()
-        self._is_open = self._pipe is not None
-        if self._pipe is not None:
-            os.set_blocking(self._pipe.fileno(), False)
-
-    def has_ended(self) -> bool:
-        """Say whether the program has ended, without reaping it."""
-        return os.waitid(os.P_PID, self._process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
-
-    def read(self, timeout: float) -> None:
-        """Read what there is by now, waiting for it so long."""
-        if self._pipe is None or not self._is_open:
-            self._pause.wait(timeout)
-            return
-        poll = select.poll()
-        poll.register(self._pipe.fileno(), select.POLLIN)
-        # No more than a pipe holds, so that one that prints without end does not keep us from the deadline.
-        if poll.poll(timeout * 1000):
-            chunk = os.read(self._pipe.fileno(), _CHUNK)
-            self._is_open = bool(chunk)
-            self._kept += chunk
-            del self._kept[:-_READ]
-
-    def last_words(self) -> str:
-        """Return the end of what it printed, in one line."""
-        return "; ".join(self._kept.decode(errors="replace").replace("\0", "").split("\n")).strip("; ")
-
-    def close(self) -> None:
-        if self._pipe is not None:
-            self._pipe.close()
+def _in_one_line(text: str) -> str:
+    return "; ".join(text.replace("\0", "").split("\n")).strip("; ")

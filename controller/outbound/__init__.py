@@ -1,4 +1,7 @@
-"""Asks and tells servers of other people: where a plugin may connect to (`guard.py`), and one bounded request (`web.py`).
+"""Asks and tells other people's servers and programs.
 
-Sources and notifiers share it, since they do not know each other. It decides nothing: what an answer means is the plugin's own business.
+Where a plugin may connect to is in `guard.py`, one bounded request in `web.py`, one program within a deadline in `program.py`,
+and what is said of either without secrets in `mask.py`.
+Sources and notifiers share it, since they do not know each other.
+It decides nothing: what an answer or an exit code means is the plugin's own business.
 """

@@ -114,14 +114,18 @@ _LAUNCHED = sa.exists(
     .select_from(_job.join(_attempt, _attempt.c.job_id == _job.c.id))
     .where(_job.c.run_id == _run.c.id, sa.or_(_attempt.c.handle.is_not(None), _job.c.cause == "resolved"))
 )
-#: Runs that count in a budget; one that ended without having been launched is given back. The newest first, as many as can matter.
-_SPENT = (
+#: Runs that count in a budget, the newest first; one that ended without having been launched is given back.
+_COUNTED = (
     sa.select(_run.c.decided_at, _run.c.cost)
     .where(_run.c.decided_at > sa.bindparam("since"), sa.or_(_run.c.finished_at.is_(None), _LAUNCHED))
     .order_by(_run.c.decided_at.desc())
-    .limit(sa.bindparam("most"))
 )
-_SPENT_BY = _SPENT.where(_run.c.model.in_(sa.bindparam("models", expanding=True)))
+_OF_SOME = _run.c.model.in_(sa.bindparam("models", expanding=True))
+#: Of a budget of runs, as many as it allows say all; of a budget of cost units, every run that cost anything.
+_RUNS_SPENT = _COUNTED.limit(sa.bindparam("most"))
+_RUNS_SPENT_BY = _RUNS_SPENT.where(_OF_SOME)
+_COST_SPENT = _COUNTED.where(_run.c.cost > 0)
+_COST_SPENT_BY = _COST_SPENT.where(_OF_SOME)
 _ROLLED_BACK = sa.exists(
     sa.select(1).where(schema.version.c.run_id == _run.c.id, schema.version.c.state == "ROLLED_BACK")
 )
@@ -144,8 +148,6 @@ _TELLING = (
 )
 #: So many instants are named in one statement.
 _SOME = 500
-#: So many retrainings of a budget of cost units are looked at.
-_MOST_SPENT = 10_000
 _BEGINNING = datetime(1970, 1, 1, tzinfo=UTC)
 
 #: What a condition may wait for together, in the order in which it is written.
@@ -393,14 +395,14 @@ class PolicyRows:
 
     def spent(self, budget: Budget, models: Sequence[str]) -> list[tuple[datetime, float]]:
         """Return what counts now in a budget that these models share, the oldest first: when each was decided, and its cost."""
-        parameters: dict[str, Any] = {
-            "since": self._tx.now - budget.per,
-            "most": budget.runs or _MOST_SPENT,
-        }
+        parameters: dict[str, Any] = {"since": self._tx.now - budget.per}
+        every, some = (_COST_SPENT, _COST_SPENT_BY) if budget.runs is None else (_RUNS_SPENT, _RUNS_SPENT_BY)
+        if budget.runs is not None:
+            parameters["most"] = budget.runs
         if budget.scope == "all":
-            rows = self._tx.execute(_SPENT, parameters)
+            rows = self._tx.execute(every, parameters)
         else:
-            rows = self._tx.execute(_SPENT_BY, {**parameters, "models": sorted(models)})
+            rows = self._tx.execute(some, {**parameters, "models": sorted(models)})
         return [(row.decided_at, float(row.cost)) for row in rows][::-1]
 
     def open_breaker(self, model: str, policy: str, key: str, *, opened_by: str) -> bool:

@@ -6,11 +6,12 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 
 from controller.core.model import EMITTED_BY, Run
 from controller.core.policy import Breaker, Budget
 from controller.core.result import Result
-from controller.store import Store
+from controller.store import Store, schema
 from controller.testing import ManualClock
 from tests.contract.store_rows import add_run
 from tests.factories import (
@@ -80,6 +81,24 @@ def test_whose_runs_count(store: Store, scope: str, sharing: list[str] | None, e
     told = tell(store, make_policy(budget=budget(scope)), sharing=sharing)
 
     assert sorted(cost for _, cost in told.spent) == sorted(costs[model] for model in expected)
+
+
+def test_a_dear_run_counts_behind_any_number_of_cheap_ones(store: Store) -> None:
+    """Cheap runs do not push a dear one out of a budget of cost units; what cost nothing is no part of it."""
+    dear, cheap = add_run(store, 1, decided_at=at(minutes=-60), cost=90.0), 10_001
+    fields = {name: getattr(dear, name) for name in dear.__dataclass_fields__}
+    with store.transaction("test") as tx:
+        rows = [
+            {**fields, "id": f"run-{number}", "decision_id": f"dec-{number}", "decided_at": NOON, "cost": cost}
+            for number, cost in enumerate([0.0] + [0.0001] * cheap)
+        ]
+        tx.execute(sa.insert(schema.run), rows)
+
+    spent = tell(store, make_policy(budget=budget(runs=None, cost=100.0))).spent
+
+    assert spent[0] == (at(minutes=-60), 90.0)
+    assert len(spent) == 1 + cheap
+    assert all(cost > 0 for _, cost in spent)
 
 
 LAUNCHES: dict[str, tuple[dict[str, Any] | None, bool]] = {

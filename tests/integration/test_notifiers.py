@@ -304,6 +304,19 @@ def test_exit_codes(tmp_path: Path, script: str, error: type[Exception], said: s
     assert "geheim" not in str(caught.value)
 
 
+def test_no_secret_of_a_program_is_shown(tmp_path: Path) -> None:
+    """A secret of several lines is masked whole, and one that another begins with does not leave the other's rest."""
+    (tmp_path / "lines").write_text("first line\nsecond line")
+    (tmp_path / "short").write_text("geheim")
+    (tmp_path / "long").write_text("geheimnisvoll")
+    secrets = {"SHORT": "file:short", "LONG": "file:long", "LINES": "file:lines"}
+    with pytest.raises(GiveUp, match=r"\*\*\*") as caught:
+        command(tmp_path, 'echo "$LONG $LINES"; exit 1', env=secrets).send(make_notification())
+
+    for part in ("geheim", "nisvoll", "first line", "second line"):
+        assert part not in str(caught.value)
+
+
 def test_a_program_that_does_not_end(tmp_path: Path) -> None:
     """At the deadline all that it started is killed; that is for later, with what it had said."""
     script = "echo working; sleep 600 & echo $! > child; wait"

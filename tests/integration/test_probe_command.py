@@ -73,6 +73,17 @@ def test_command_failures(bench: Bench, code: str, complaint: str) -> None:
     assert bench.inbox.clock.monotonic() - began < 8
 
 
+def test_no_secret_of_a_command_is_shown(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it says is wrong is told without its secrets."""
+    monkeypatch.setenv("KEY", "geheim")
+    code = "import os, sys; sys.exit('refused: ' + os.environ['TOKEN'])"
+
+    said = bench.complaint(bench.build(CommandProbe, command=program(code), env={"TOKEN": "env:KEY"}))
+
+    assert "refused: ***" in said
+    assert "geheim" not in said
+
+
 def test_command_that_says_nothing(bench: Bench) -> None:
     """No output is no value."""
     assert bench.look(bench.build(CommandProbe, command=program(""))) == []

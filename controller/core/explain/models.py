@@ -105,7 +105,8 @@ def _crowned(promotion: PromotionShape) -> str:
 def model_lines(account: Mapping[str, Json], instant: Instant) -> Iterator[Line]:
     """Yield the account of a model for people."""
     model = cast("ModelShape", account)
-    yield title(f"model {model['name']}" + ("" if account["configured"] else ", no longer configured"))
+    gone = ", not configured then" if account["at"] else ", no longer configured"
+    yield title(f"model {model['name']}" + ("" if account["configured"] else gone))
     yield Line(text=account["summary"], tone="good" if model["champion"] else "wait")
     yield from _champion_lines(account, instant)
     if model["promotion_held"]:

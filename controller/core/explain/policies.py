@@ -124,8 +124,8 @@ def policy_lines(account: Mapping[str, Json], instant: Instant) -> Iterator[Line
     """Yield the account of a policy for people."""
     mode = account["mode"]
     shown = "" if mode in (None, "live") else f", {mode}"
-    gone = "" if account["configured"] else ", no longer configured"
-    yield title(f"policy {account['id']}{shown}{gone}")
+    gone = ", not configured then" if account["at"] else ", no longer configured"
+    yield title(f"policy {account['id']}{shown}{'' if account['configured'] else gone}")
     yield Line(text=account["summary"])
     if (in_force := account["in_force"]) is not None:
         of = f", of configuration {in_force['config_version']}" if in_force["config_version"] else ""

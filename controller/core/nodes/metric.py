@@ -54,6 +54,8 @@ class _Memory:
     since: int | None = None
     #: When the policy fired while it was true; None once it re-armed.
     fired: int | None = None
+    #: Whether it only would have fired, because the policy observed.
+    observed: bool = False
     #: From when it was listened.
     listening: int | None = None
     #: When the last value was heard, by our clock.
@@ -69,6 +71,8 @@ def judge_metric(place: Place, leaf: Leaf, slot: dict[str, Any] | None, moment: 
     memory = _read(slot, metric, moment.now)
     if memory.listening is None:
         memory.listening = moment.at
+    if memory.observed and not moment.observes:
+        memory.fired = None
     _pass_time(memory, metric, moment)
     was_beyond = memory.since is not None
     heard = place.path in moment.fits and moment.event is not None
@@ -100,7 +104,7 @@ def judge_metric(place: Place, leaf: Leaf, slot: dict[str, Any] | None, moment: 
         wakes_at=wakes_at,
         waits_for=waits_for,
         slot=kept,
-        fired=_write(replace(memory, fired=moment.now, since=None, crossing=None), metric) if truth else kept,
+        fired=_write(_after_fire(memory, moment), metric) if truth else kept,
         over_at=_over_at(memory, metric, moment),
         keeps=() if memory.crossing is None else (memory.crossing,),
         is_news=heard and not was_beyond and beyond,
@@ -351,6 +355,10 @@ def _may_rise(memory: _Memory, metric: Metric) -> bool:
     return False
 
 
+def _after_fire(memory: _Memory, moment: Moment) -> _Memory:
+    return replace(memory, fired=moment.now, observed=moment.observes, since=None, crossing=None)
+
+
 def _again_at(memory: _Memory, metric: Metric, moment: Moment, *, default: float) -> float:
     ended = None if memory.fired is None else ended_since(moment, memory.fired)
     return default if ended is None else ended + micros(metric.again_after)
@@ -391,6 +399,7 @@ def _read(slot: dict[str, Any] | None, metric: Metric, now: int) -> _Memory:
         values=[(values[i], tamed(values[i + 1], now)) for i in range(0, len(values), 2)],
         since=instants["s"],
         fired=instants["f"],
+        observed="w" in slot,
         listening=instants["o"],
         heard=instants["h"],
         crossing=instants["x"],
@@ -410,6 +419,8 @@ def _write(memory: _Memory, metric: Metric) -> dict[str, Any]:
         instants["o"] = memory.listening
     if metric.stale_after is not None:
         instants["h"] = memory.heard
+    if memory.fired is not None and memory.observed:
+        slot["w"] = 1
     return slot | {name: at for name, at in instants.items() if at is not None}
 
 

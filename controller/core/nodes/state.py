@@ -19,7 +19,10 @@ _PUNCTUAL = micros(timedelta(minutes=1))
 
 
 def judge_age(place: Place, node: MaxAge, slot: dict[str, Any] | None, moment: Moment) -> Finding:
-    """Say whether the champion is too old, and this was not acted upon yet."""
+    """Say whether the champion is too old, and this was not acted upon yet.
+
+    The slot keeps `v`, the version that it fired for; `f`, when; `w` when it only would have fired, because the policy observed.
+    """
     champion = moment.facts.champion
     if champion is None:
         return Finding(
@@ -33,7 +36,8 @@ def judge_age(place: Place, node: MaxAge, slot: dict[str, Any] | None, moment: M
     age = max(moment.now - to_micros(champion.promoted_at), 0)
     asked = f"champion older than {span(node.age)} (v{champion.number} is {span(timedelta(microseconds=age))} old"
     truth = moment.now >= old_at
-    mark = slot if slot and slot.get("v") == champion.version_id else None
+    is_mine = slot is not None and slot.get("v") == champion.version_id and (moment.observes or "w" not in slot)
+    mark = slot if is_mine else None
     wakes_at, waits_for, said = (None if truth else old_at), None, ""
     if mark is not None:
         ended = ended_since(moment, mark["f"])
@@ -54,7 +58,7 @@ def judge_age(place: Place, node: MaxAge, slot: dict[str, Any] | None, moment: M
         wakes_at=wakes_at,
         waits_for=waits_for,
         slot=mark,
-        fired={"v": champion.version_id, "f": moment.now} if truth else mark,
+        fired={"v": champion.version_id, "f": moment.now} | ({"w": 1} if moment.observes else {}) if truth else mark,
     )
 
 

@@ -19,15 +19,13 @@ from controller.notifiers.webhook.bodies import body_of
 from controller.notifiers.webhook.options import WebhookOptions, place_of, revealed
 from controller.notifiers.webhook.signature import key_of, signed_headers
 from controller.outbound.guard import Resolve, resolve
+from controller.outbound.mask import HIDDEN, masked
 from controller.outbound.web import Web, check_status
 from controller.ports import NotifierContext
 from controller.secret import Secret
 
 #: So much of an answer is looked at.
 _MAX_ANSWER = 4096
-_HIDDEN = "***"
-#: A shorter text is found everywhere, and hides nothing.
-_SHORTEST_SECRET = 4
 
 
 class WebhookNotifier:
@@ -55,10 +53,10 @@ class WebhookNotifier:
         try:
             self._post(notification, url)
         except RetryLater as error:
-            shown = _without(secrets, error.message)
+            shown = masked(error.message, secrets)
             raise RetryLater(shown, after_seconds=error.after_seconds, hint=error.hint) from None
         except GiveUp as error:
-            raise GiveUp(_without(secrets, error.message), hint=error.hint) from None
+            raise GiveUp(masked(error.message, secrets), hint=error.hint) from None
 
     def _post(self, notification: Notification, url: str) -> None:
         options, clock = self._options, self._context.clock
@@ -88,12 +86,12 @@ class WebhookNotifier:
         return keys
 
     def _secrets(self, url: str) -> list[str]:
-        """Return what must not be seen, the longest first."""
+        """Return what must not be seen."""
         parts = urlsplit(url) if isinstance(self._options.url, Secret) else None
         hidden = [] if parts is None else [url, parts.path, parts.query, *parts.path.split("/")[-1:]]
         hidden += [secret.reveal() for secret in self._options.secret]
         hidden += [value.reveal() for value in self._options.headers.values() if isinstance(value, Secret)]
-        return sorted({each for each in hidden if len(each) >= _SHORTEST_SECRET}, key=len, reverse=True)
+        return hidden
 
 
 def _origin(url: str) -> str:
@@ -102,11 +100,5 @@ def _origin(url: str) -> str:
         parts = urlsplit(url)
         host, port = parts.hostname or "", parts.port
     except ValueError:
-        return _HIDDEN
+        return HIDDEN
     return f"{parts.scheme}://{f'[{host}]' if ':' in host else host}{'' if port is None else f':{port}'}"
-
-
-def _without(secrets: list[str], text: str) -> str:
-    for secret in secrets:
-        text = text.replace(secret, _HIDDEN)
-    return text

@@ -7,12 +7,6 @@ runs, so that one that prints without end is ended too.
 
 from __future__ import annotations
 
-import contextlib
-import os
-import re
-import selectors
-import signal
-import subprocess
 import threading
 from collections.abc import Mapping
 from typing import Annotated
@@ -22,6 +16,8 @@ from pydantic import Field, field_validator
 from controller.core import strict_json
 from controller.core.model import Json
 from controller.errors import ExpressionError, GiveUp, InvalidInput, RetryLater
+from controller.outbound.mask import masked
+from controller.outbound.program import Running
 from controller.ports import SourceContext, refusal
 from controller.secret import Secret
 from controller.sources.probe.extract import Extract
@@ -29,12 +25,9 @@ from controller.sources.probe.options import ProbeOptions, seconds
 from controller.sources.probe.reading import Look, Sample, checked
 from controller.sources.probe.source import Probe
 
-_INHERITED = re.compile(r"PATH|HOME|LANG|LC_\w+|TZ|TMPDIR|VIRTUAL_ENV")
 #: Between TERM and KILL, in seconds; less when the daemon waits.
 _GRACE = 2.0
 _SHORT_GRACE = 0.3
-_LOOK_SECONDS = 0.05
-_CHUNK = 64 << 10
 _KEPT_ERRORS = 4096
 _VARIABLES = ("body",)
 
@@ -106,124 +99,37 @@ class CommandProbe(Probe):
         return self.options.command[0]
 
     def _run(self) -> bytes:
-        process = self._start()
-        running = _Running(process, self.options.max_bytes)
-        ends_at = self.context.clock.monotonic() + self.options.deadline.total_seconds()
-        grace = _GRACE
+        options = self.options
+        secrets = {name: value.reveal() for name, value in options.env.items() if isinstance(value, Secret)}
+        told = {name: value for name, value in options.env.items() if isinstance(value, str)}
+        running = Running(
+            options.command,
+            environment={**told, **secrets},
+            workdir=self.context.base.absolute() / options.workdir,
+            clock=self.context.clock,
+            last_errors=_KEPT_ERRORS,
+        )
         try:
-            while not running.has_ended():
-                if self._closed.is_set():
-                    grace = _SHORT_GRACE
-                    raise RetryLater(f"{self._name!r} was ended, because the probe is")
-                if self.context.clock.monotonic() > ends_at:
-                    raise RetryLater(f"{self._name!r} took longer than {seconds(self.options.deadline)}, and was ended")
-                if running.is_too_much:
-                    raise GiveUp(f"{self._name!r} printed more than {self.options.max_bytes:,} bytes, and was ended")
-                running.read(_LOOK_SECONDS)
-            running.read(0)
+            in_time = running.wait(options.deadline.total_seconds(), look=lambda: self._may_go_on(running))
         finally:
-            code = self._end(running, grace)
-        if running.is_too_much:
-            raise GiveUp(f"{self._name!r} printed more than {self.options.max_bytes:,} bytes")
+            code = running.end(grace_seconds=_SHORT_GRACE if self._closed.is_set() else _GRACE)
+        if not in_time:
+            raise RetryLater(f"{self._name!r} took longer than {seconds(options.deadline)}, and was ended")
+        if len(running.output) > options.max_bytes:
+            raise GiveUp(f"{self._name!r} printed more than {options.max_bytes:,} bytes")
         if code != 0:
             ended = f"exit code {code}" if code > 0 else f"killed by signal {-code}"
-            raise RetryLater(f"{self._name!r} failed ({ended}): {running.last_words()}")
+            said = masked(running.errors.decode(errors="replace"), secrets.values())
+            raise RetryLater(f"{self._name!r} failed ({ended}): {_last_line(said)}")
         return running.output
 
-    def _start(self) -> subprocess.Popen[bytes]:
-        options = self.options
-        inherited = {name: value for name, value in os.environ.items() if _INHERITED.fullmatch(name)}
-        told = {name: value.reveal() if isinstance(value, Secret) else value for name, value in options.env.items()}
-        workdir = self.context.base.absolute() / options.workdir
-        program = str(workdir / self._name) if "/" in self._name else self._name
-        try:
-            return subprocess.Popen(
-                [program, *options.command[1:]],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                bufsize=0,
-                cwd=workdir,
-                env={**inherited, **told},
-                start_new_session=True,
-            )
-        except (FileNotFoundError, NotADirectoryError, PermissionError, ValueError) as error:
-            raise GiveUp(f"cannot run {self._name!r}: {error}") from error
-        except OSError as error:
-            raise RetryLater(f"cannot run {self._name!r} now: {error}") from error
-
-    def _end(self, running: _Running, grace: float) -> int:
-        """End what still runs, and return the program's exit code."""
-        if not running.has_ended():
-            running.signal_group(signal.SIGTERM)
-            ends_at = self.context.clock.monotonic() + grace
-            pause = threading.Event()
-            while not running.has_ended() and self.context.clock.monotonic() < ends_at:
-                pause.wait(_LOOK_SECONDS)
-        # Not reaped yet, so the group cannot be another's by now.
-        running.signal_group(signal.SIGKILL)
-        return running.close()
+    def _may_go_on(self, running: Running) -> None:
+        if self._closed.is_set():
+            raise RetryLater(f"{self._name!r} was ended, because the probe is")
+        if len(running.output) > self.options.max_bytes:
+            raise GiveUp(f"{self._name!r} printed more than {self.options.max_bytes:,} bytes, and was ended")
 
 
-class _Running:
-    """A program that runs, and what it has printed so far."""
-
-    def __init__(self, process: subprocess.Popen[bytes], most: int) -> None:
-        self._process = process
-        self._most = most
-        self._selector = selectors.DefaultSelector()
-        self._out, self._errors = bytearray(), bytearray()
-        for pipe, kept in ((process.stdout, self._out), (process.stderr, self._errors)):
-            if pipe is not None:
-                os.set_blocking(pipe.fileno(), False)
-                self._selector.register(pipe, selectors.EVENT_READ, kept)
-        self._pause = threading.Event()
-
-    @property
-    def output(self) -> bytes:
-        return bytes(self._out)
-
-    @property
-    def is_too_much(self) -> bool:
-        return len(self._out) > self._most
-
-    def last_words(self) -> str:
-        """Return the last line of what it said is wrong."""
-        lines = self._errors.decode(errors="replace").strip().splitlines()
-        return lines[-1][:500] if lines else "it said nothing"
-
-    def has_ended(self) -> bool:
-        """Say whether the program has ended, without reaping it."""
-        flags = os.WEXITED | os.WNOHANG | os.WNOWAIT
-        return self._process.returncode is not None or os.waitid(os.P_PID, self._process.pid, flags) is not None
-
-    def read(self, timeout: float) -> None:
-        """Read what there is, waiting for it so long; more than what is taken stays where it is."""
-        if not self._selector.get_map():
-            self._pause.wait(timeout)
-            return
-        while ready := self._selector.select(timeout):
-            timeout = 0
-            for key, _ in ready:
-                chunk = os.read(key.fd, _CHUNK)
-                kept: bytearray = key.data
-                kept += chunk
-                if not chunk:
-                    self._selector.unregister(key.fileobj)
-                if kept is self._errors:
-                    del kept[:-_KEPT_ERRORS]
-            if self.is_too_much or not self._selector.get_map():
-                return
-
-    def signal_group(self, number: int) -> None:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self._process.pid, number)
-
-    def close(self) -> int:
-        """Reap it, and let go of its pipes; returns its exit code."""
-        code = self._process.wait()
-        self._selector.close()
-        for pipe in (self._process.stdout, self._process.stderr):
-            if pipe is not None:
-                pipe.close()
-        return code
+def _last_line(text: str) -> str:
+    lines = text.strip().splitlines()
+    return lines[-1][:500] if lines else "it said nothing"

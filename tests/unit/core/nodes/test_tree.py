@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -406,6 +407,22 @@ def test_a_policy_that_only_observes_is_disarmed_as_if_it_had_fired() -> None:
 
     assert stages == ["mode", "tree", "tree"]
     assert told.decisions[-1].stage == "mode"
+
+
+@pytest.mark.parametrize("level", [LEVEL, make_max_age(days=10, again_days=1)], ids=["metric", "max_age"])
+def test_a_level_that_observed_fires_when_it_becomes_live(level: Node) -> None:
+    """What it would have done disarms only the policy that observes: nothing was retrained."""
+    told = story(AnyOf(parts=(level, B)), mode="observe")
+    told.crown(make_champion(promoted_at=at(days=-20)))
+    play(told, [11])
+    told.policy = replace(told.policy, mode="live")
+    told.states[""] = replace(told.states[""], due_at=told.now)
+    told.run_length = None
+    told.look()
+    told.states[""] = replace(told.states[""], due_at=told.now)
+    told.look()
+
+    assert [decision.kind for decision in told.decisions[-2:]] == ["FIRE", "SKIP"]
 
 
 def test_traits() -> None:

@@ -105,6 +105,29 @@ def test_a_level_that_fired_and_is_forbidden_remembers_for_whom_it_fired() -> No
     assert look(policy, fired, facts=facts).state.slots == fired.slots
 
 
+def test_a_level_that_only_observes_re_arms_by_time() -> None:
+    """No run of its own ever ends, so `again_after` counts from when it would have fired."""
+    policy = replace(LEVEL, mode="observe")
+    facts = make_facts(**OLD)
+    first = look(policy, None, facts=facts)
+    early = look(policy, first.state, facts=facts, now=at(hours=23))
+    again = look(policy, early.state, facts=facts, now=at(days=1))
+
+    assert said(first.decision) == ("SKIP", "mode")
+    assert (first.state.due_at, first.state.waits_for) == (at(days=1), None)
+    assert (*said(early.decision), early.decision.until) == ("HOLD", "max_age", at(days=1))
+    assert early.decision.reason == "it would have fired for this champion; again 1d after that"
+    assert said(again.decision) == ("SKIP", "mode")
+
+
+def test_a_level_that_observed_fires_when_it_becomes_live() -> None:
+    """What it would have done disarms only the policy that observes: nothing was retrained."""
+    facts = make_facts(**OLD)
+    observed = look(replace(LEVEL, mode="observe"), None, facts=facts)
+
+    assert said(look(LEVEL, stored(observed.state), facts=facts, now=at(minutes=1)).decision) == ("FIRE", "fire")
+
+
 ages = st.integers(0, 30)
 
 
