@@ -672,7 +672,46 @@ leader = sa.Table(
     _text("host"),
     _whole("pid"),
     _at("since"),
+    #: The replica that holds the lease; None when it was given back.
+    _text("replica", null=True),
+    #: When the lease ends by the database's clock; None: not before another takes it, as where only one daemon can run.
+    _at("expires_at", null=True),
     sa.CheckConstraint("id = 1", name="single_row"),
+)
+
+#: Every process that runs on this database, or did not long ago; instants by the database's clock.
+replica = sa.Table(
+    "replica",
+    metadata,
+    #: Made anew by each process: neither a host's name nor a directory tells two of them apart.
+    _id(),
+    #: The id of its state directory; local jobs belong to it.
+    _text("owner"),
+    _text("host"),
+    _whole("pid"),
+    _text("program"),
+    _text("config_version"),
+    #: How new its configuration is: when it was activated last; for one that never was, when this replica loaded it.
+    _at("config_at"),
+    _text("address"),
+    _at("started_at"),
+    _at("seen_at"),
+    #: What it says of itself: `ready`, `reasons`, and how many events wait in it.
+    _json("report"),
+    sa.Index("ix_replica_owner", "owner"),
+)
+
+#: The chain over `history`: each link covers the rows up to `last_seq` that no link before it covers, and the link before it.
+seal = sa.Table(
+    "seal",
+    metadata,
+    sa.Column("number", sa.BigInteger, primary_key=True, autoincrement=False),
+    _whole("last_seq"),
+    _whole("count"),
+    #: SHA-256 over the link before and the rows, as `core/seal.py` writes them.
+    _text("digest"),
+    _whole("term"),
+    _at("at"),
 )
 
 #: The table of each state machine.
