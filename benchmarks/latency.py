@@ -138,6 +138,7 @@ class Shimmed:
         began = time.monotonic_ns()
         handle = self._launcher.launch(order)
         line = wait_for_line(self._stamps, before)
+        self._launcher.watch(handle, lambda: None)  # as the daemon does
         deadline = time.monotonic() + PATIENCE
         while self._launcher.observe(handle).state == "running" and time.monotonic() < deadline:
             time.sleep(0.001)

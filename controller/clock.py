@@ -17,6 +17,7 @@ _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
 _PAIRS = [high + low for high in _ALPHABET for low in _ALPHABET]
 #: 9 digits of milliseconds stand before 7 digits of chance.
 _RANDOM_BITS = 35
+_DIGITS, _TIME_DIGITS = 16, 9
 
 
 class Clock(Protocol):
@@ -99,6 +100,17 @@ class Ids:
 def floor_id(kind: str, at: datetime) -> str:
     """Return an id below every one of `kind` that was made at an instant or later, and above those from before."""
     return f"{kind}-{_base32(max(int(at.timestamp() * 1000), 0) << _RANDOM_BITS)}"
+
+
+def made_at(id_: str) -> datetime:
+    """Return when an id was made, to the millisecond; raises `ValueError` for what is none of ours."""
+    digits = id_.rpartition("-")[2]
+    if len(digits) != _DIGITS:
+        raise ValueError(f"{id_!r} is no id of ours; one ends in {_DIGITS} letters and digits")
+    milliseconds = 0
+    for digit in digits[:_TIME_DIGITS]:
+        milliseconds = milliseconds << 5 | _ALPHABET.index(digit)
+    return datetime.fromtimestamp(milliseconds / 1000, UTC)
 
 
 def _base32(number: int) -> str:

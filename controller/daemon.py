@@ -7,7 +7,6 @@ Health is the minimum over all of them: a loop that does not come back is a dead
 from __future__ import annotations
 
 import argparse
-import contextlib
 import faulthandler
 import gc
 import os
@@ -23,35 +22,36 @@ from typing import Any
 from controller import __version__
 from controller.clock import Clock, Ids, Random, SystemClock, system_random
 from controller.config import Config, load_config, reload_config
+from controller.core.model import REPLICA_ID, Json
+from controller.core.replica import Replica
 from controller.crash import arm_from_environment
-from controller.engine.checkup import Checkup
-from controller.engine.desk import Desk
-from controller.engine.dispatcher import Dispatcher
-from controller.engine.doctor import Doctor
-from controller.engine.evaluator import Evaluator
-from controller.engine.gatekeeper import Gatekeeper
-from controller.engine.inbox import Inbox
-from controller.engine.janitor import Janitor
-from controller.engine.letters import Letters
+from controller.engine.crew import Crew
+from controller.engine.health import BLOCKED_AFTER, Echo, Health, Part, notify_systemd
+from controller.engine.lease import TTL, Lease, Process
 from controller.engine.logs import Logs
-from controller.engine.monitor import Monitor
-from controller.engine.notices import Notices
-from controller.engine.outbox import Outbox, SendThreads
+from controller.engine.outbox import SendThreads
 from controller.engine.runtime import Loop, Runtime
-from controller.engine.sources import Sources, SourceThread
-from controller.engine.ticker import PollThreads, Ticker
-from controller.engine.watcher import Watcher
+from controller.engine.sources import SourceThread
+from controller.engine.ticker import PollThreads
+from controller.engine.wakes import Wakes
 from controller.errors import ConfigError, ControllerError, StoreBusy, StoreError
-from controller.retry import backoff, when_store_answers
-from controller.store import Store
+from controller.retry import backoff, store_backoff, when_store_answers
+from controller.store import Store, place
+from controller.store.dialect import parse_url
 from controller.store.lock import InstallationLock
 from controller.store.store import StaleTerm
-from controller.telemetry import Metrics, configure_logs, logger
+from controller.store.wake import Wire
+from controller.telemetry import Metrics, Sink, configure_logs, logger
 
 #: Each loop looks at its rows this often even when nothing rings: the safety net under the bells.
 SWEEP = timedelta(seconds=10)
-#: A loop that has not finished a tick for this long counts as dead.
-DEAD_AFTER = timedelta(seconds=60)
+#: … and so often when other daemons run on the same database and cannot wake it.
+UNHEARD_SWEEP = timedelta(seconds=1)
+#: A step during which the database goes on answering may take so long; then it counts as blocked all the same.
+LONGEST_TICK = timedelta(minutes=30)
+#: A step that was in the way of others is taken again so often before anybody hears of it.
+CONTENDED = 5
+#: A loop that has not finished a step for a minute is blocked (`engine/health.py`).
 #: But these wait for other people's programs, and read and remove artifacts of any size: a step of theirs may take longer.
 PATIENT_LOOPS = {"gatekeeper": timedelta(minutes=30), "janitor": timedelta(minutes=30), "outbox": timedelta(minutes=5)}
 #: Seconds after which Python's threads take turns. When little happens, a loop that works towards a start must not wait 5 ms, Python's own
@@ -66,17 +66,30 @@ EX_CONFIG, EX_UNAVAILABLE, EX_SOFTWARE = 78, 69, 70
 class LoopThread:
     """One loop, running."""
 
-    def __init__(self, loop: Loop, runtime: Runtime, *, fatal: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        loop: Loop,
+        runtime: Runtime,
+        *,
+        fatal: Callable[[str], None],
+        stale: Callable[[str], None],
+        sweep: Callable[[], timedelta] = lambda: SWEEP,
+        lasts: bool = True,
+    ) -> None:
+        """`fatal` hears that the loop died, `stale` that another daemon leads; one that does not last ends then."""
         self.name = loop.name
+        self._sweep = sweep
+        self._lasts = lasts
         self._loop = loop
         self._runtime = runtime
         self._fatal = fatal
+        self._stale = stale
         self._bell = threading.Event()
         self._stopping = False
         self._ended = threading.Event()
         self._failures = 0
         #: Monotonic seconds at which the last tick ended.
-        self.beat_at = runtime.clock.monotonic()
+        self._beat_at = runtime.clock.monotonic()
         self._thread = threading.Thread(target=self._run, name=loop.name, daemon=True)
         runtime.bells.hang(loop.name, self._bell.set)
 
@@ -85,6 +98,7 @@ class LoopThread:
 
     def stop(self) -> None:
         """Ask it to end after the present tick."""
+        self._runtime.bells.take_down(self.name, self._bell.set)
         self._stopping = True
         self._ended.set()
         self._bell.set()
@@ -94,18 +108,35 @@ class LoopThread:
         self._thread.join(timeout)
         return not self._thread.is_alive()
 
+    @property
+    def has_ended(self) -> bool:
+        """Whether it does nothing any more; one that never started has not ended."""
+        return self._thread.ident is not None and not self._thread.is_alive()
+
+    def part(self) -> Part:
+        """Return it as health sees it."""
+        now = self._runtime.clock.monotonic()
+        patience = PATIENT_LOOPS.get(self.name)
+        age = now - self._beat_at
+        if age <= LONGEST_TICK.total_seconds():  # a step that still gets answers goes on, but not for ever
+            age = now - max(self._beat_at, self._runtime.store.answered_at.get(self._thread.ident or 0, 0.0))
+        return Part(
+            name=f"loop {self.name}",
+            age=age,
+            patience=BLOCKED_AFTER if patience is None else patience.total_seconds(),
+            has_ended=self.has_ended and not self._stopping,
+        )
+
     def _run(self) -> None:
         try:
             while not self._stopping:
                 self._bell.clear()
                 began = self._runtime.clock.monotonic()
                 wait = self._tick()
-                self.beat_at = self._runtime.clock.monotonic()
-                if wait > 0:
+                self._beat_at = self._runtime.clock.monotonic()
+                if wait > 0 and not self._stopping:
                     self._bell.wait(wait)
                     self._rest(began)
-        except StaleTerm as error:
-            self._fatal(f"loop {self.name} ended: {error.message}")
         except BaseException as error:  # a thread that ends silently is the classic dead daemon
             self._runtime.log.error("loop.died", loop=self.name, error=repr(error), exc_info=True)
             self._fatal(f"loop {self.name} died: {error!r}")
@@ -122,36 +153,48 @@ class LoopThread:
         began = runtime.clock.monotonic()
         try:
             ticked = self._loop.tick(runtime.clock.now())
-        except StaleTerm:
-            raise
+        except StaleTerm as error:
+            self._stale(f"loop {self.name}: {error.message}")
+            self._stopping = not self._lasts
+            return self._after_failure()
         except StoreBusy as error:
-            runtime.complaints.set("store", self.name, error.message)
-            runtime.log.warning("store.busy", loop=self.name, error=error.message)
+            if error.code == "store.contended" and self._failures < CONTENDED:
+                runtime.log.info("store.contended", loop=self.name, error=error.message)
+                return self._soon()
+            runtime.complaints.set("store", self.name, error.message, code=error.code)
+            runtime.log.warning("store.busy", loop=self.name, code=error.code, error=error.message)
             return self._after_failure()
         except Exception as error:  # the edge of a loop: logged, counted, shown, and tried again
-            runtime.complaints.set(self.name, "tick", f"tick failed: {error!r}")
+            runtime.complaints.set(self.name, "tick", f"tick failed: {error!r}", code="loop.failing")
             runtime.log.error("loop.tick_failed", loop=self.name, error=repr(error), exc_info=True)
             return self._after_failure()
         finally:
             runtime.metrics.ticks.labels(self.name).observe(runtime.clock.monotonic() - began)
         if self._failures:
             self._failures = 0
-            runtime.complaints.set("store", self.name, None)
             runtime.complaints.set(self.name, "tick", None)
+            if runtime.complaints.set("store", self.name, None):
+                runtime.bells.ring(
+                    *runtime.complaints.of("store")
+                )  # the store is back, also for the others that wait for it
         if self.name == "evaluator":
             sys.setswitchinterval(QUIET_SWITCH if ticked.worked < CROWD else CROWDED_SWITCH)
         if ticked.again:
             return 0.0
-        wait = SWEEP
+        wait = self._sweep()
         if ticked.next_at is not None:
             wait = min(wait, max(ticked.next_at - runtime.clock.now(), timedelta(milliseconds=1)))
         return wait.total_seconds()
 
     def _after_failure(self) -> float:
         self._failures += 1
-        longest = timedelta(seconds=5)
-        wait = backoff(self._failures, self._runtime.random, first=timedelta(milliseconds=200), longest=longest)
-        return wait.total_seconds()
+        return store_backoff(self._failures, self._runtime.random).total_seconds()
+
+    def _soon(self) -> float:
+        """Try again after a moment of chance: a deadlock is nobody's fault."""
+        self._failures += 1
+        first, longest = timedelta(milliseconds=20), timedelta(milliseconds=500)
+        return backoff(self._failures, self._runtime.random, first=first, longest=longest).total_seconds()
 
 
 class Daemon:
@@ -168,7 +211,8 @@ class Daemon:
         self._ended = threading.Event()
         self._reloading = threading.Lock()
         ids = Ids(self.clock, self.random)
-        config.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        owner = _prepare_state(config.state_dir, self.random)
+        place.check(parse_url(config.store.reveal(), config.base), on_network=config.store.on_network)
         self.store = Store.open(config.store.reveal(), base=config.base, clock=self.clock, ids=ids)
         self._lock = InstallationLock(self.store)
         self.runtime = Runtime(
@@ -179,51 +223,70 @@ class Daemon:
             ids=ids,
             log=self.log,
             metrics=self.metrics,
-            owner=_owner(config.state_dir, self.random),
+            owner=owner,
         )
-        self.inbox = Inbox(self.runtime)
-        self.evaluator = Evaluator(self.runtime)
-        self.ticker = Ticker(self.runtime, workers=PollThreads())
-        self.sources = Sources(self.runtime, self.inbox, self.ticker)
-        self.desk = Desk(self.runtime, self.evaluator, reload=self._load_again, reloaded=self._use_sources)
-        self.doctor = Doctor(self.runtime, self.inbox.arrivals)
-        self.letters = Letters(self.runtime, self.sources.get)
-        self.outbox = Outbox(self.runtime, workers=SendThreads())
-        self.notices = Notices(self.runtime)
-        self.checkup = Checkup(self.runtime, self.inbox, self.sources, self.doctor)
-        loops: list[Loop] = [
-            self.inbox,
-            self.evaluator,
-            Dispatcher(self.runtime),
-            Monitor(self.runtime),
-            Gatekeeper(self.runtime),
-            Watcher(self.runtime),
-            self.outbox,
-            self.ticker,
-            self.doctor,
-            Janitor(self.runtime),
-        ]
-        self._threads = [LoopThread(loop, self.runtime, fatal=self.fail) for loop in loops]
+        self.store.when_broken = self.fail
+        self.health = Health(self.runtime, self._parts, also=self._look_after, failed=lambda: self.failed)
+        self.crew = Crew(
+            self.runtime,
+            reload=self._load_again,
+            reconfigured=self._say_configured,
+            polls=PollThreads(),
+            sends=SendThreads(),
+        )
+        process = Process(
+            is_well=lambda: not self._dead_parts(),
+            is_free=lambda: not self._former_parts(),
+            report=self._say_of_itself,
+            changed=self._change_loops,
+        )
+        me = _replica(config, ids.make(REPLICA_ID), self.runtime.owner, self.clock)
+        self._is_alone = self.store.dialect == "sqlite"
+        self.lease = self.runtime.lease = Lease(self.runtime, me, process, ttl=None if self._is_alone else TTL)
+        self._wakes = None if self._is_alone else Wakes(self.runtime, Wire(self.store), replica=me.id)
+        self._threads = [self._thread(loop) for loop in [self.lease, *self.crew.loops_of_every_replica()]]
+        #: Guards the threads that come and go with the lease.
+        self._changing = threading.Lock()
+        self._has_begun = False
+        self._term_threads: list[LoopThread] = []
+        self._former: list[LoopThread] = []
         self._server: Any = None
+        self._echo = Echo(self.clock, lambda heard: self._server.call(heard))
+        #: What standard error is written through; whoever configured the logs says so.
+        self.sink: Sink | None = None
+        self._told_dropped = 0
 
     # ------------------------------------------------------------------------------------------- life
 
     def start(self) -> None:
         """Take the installation, bring the schema up to date, and set everything going.
 
+        While the database does not answer, health does, and everybody else is told to come again.
         Raises `AlreadyRunning` when another daemon holds it, and `SchemaMismatch` for a newer database.
         """
         config = self.runtime.config
-        self.waits_for_store = True
-        when_store_answers(self._take, give_up_after=timedelta(days=365), waiting=self._say_waiting)
-        self.waits_for_store = False
-        self.evaluator.activate(actor="retraind")
-        self.letters.measure()
-        self._server = self._make_server(config)
+        self._lock.acquire(pid=os.getpid())
+        self.runtime.complaints.set("store", "start", "it has not answered yet", code="starting")
+        app, self._server = self._make_server(config)
         self._server.start()
+        self.health.start()
+        try:
+            self.waits_for_store = True
+            when_store_answers(self._take, give_up_after=timedelta(days=365), waiting=self._say_waiting)
+            self.waits_for_store = False
+        except BaseException:
+            self.health.stop()
+            self._server.stop()
+            self._lock.release()
+            raise
+        self.runtime.complaints.set("store", "start", None)
+        app.open()
+        self._has_begun = True
+        self._change_loops()
         for thread in self._threads:
             thread.start()
-        self._use_sources(config)
+        if self._wakes is not None:
+            self._wakes.start()
         self.log.info(
             "retraind.ready",
             version=__version__,
@@ -234,24 +297,25 @@ class Daemon:
             models=len(config.models),
             pid=os.getpid(),
         )
-        notify_systemd("READY=1")
+        self.health.is_started = True
+        notify_systemd("READY=1\nSTATUS=")
 
     def wait(self) -> None:
-        """Wait until it is asked to stop, or something in it died; feed systemd's watchdog meanwhile."""
+        """Wait until it is asked to stop, or something in it died; look meanwhile whether the configuration changed."""
         while not self._ended.wait(5):
             self._reload_if_changed()
-            if self.report()["live"]:
-                notify_systemd("WATCHDOG=1")
 
     def stop(self, *, timeout: float = 20) -> None:
-        """End in order: no more events in, the present ticks finished, jobs left alone."""
+        """End in order: another may lead, no more events in, the present ticks finished, jobs left alone."""
         notify_systemd("STOPPING=1")
+        self.health.stop()
         deadline = self.clock.monotonic() + timeout
-        sources = self.sources.threads()
+        self._hand_over(deadline)
+        sources = self.crew.sources.threads()
         for source in sources:
             source.stop()
         # First those that wait for the inbox, while it still answers them.
-        if not self.ticker.stop(timeout=1.0):
+        if not self.crew.ticker.stop(timeout=1.0):
             self.log.warning("retraind.slow_stop", thread="poll")
         self._join(sources, min(deadline, self.clock.monotonic() + timeout / 2))
         if self._server is not None:
@@ -259,12 +323,24 @@ class Daemon:
         for thread in self._threads:
             thread.stop()
         self._join(self._threads, deadline)
-        if not self.outbox.stop(timeout=max(deadline - self.clock.monotonic(), 0.1)):
-            self.log.warning("retraind.slow_stop", thread="send")
-        self.doctor.flush()
+        self.crew.doctor.flush()
+        if self._wakes is not None:
+            self._wakes.stop()
+        self.lease.leave()
+        if self._wakes is not None:
+            self._wakes.close(timeout=1.5)
         self._lock.release()
         self.store.close()
         self.log.info("retraind.stopped")
+
+    def _hand_over(self, deadline: float) -> None:
+        """End the loops of the leader, and let another lead as soon as none of them is at work any more."""
+        for thread in self._term_threads:
+            thread.stop()
+        self._join(self._term_threads, deadline)
+        if not self.crew.stop_sending(timeout=max(deadline - self.clock.monotonic(), 0.1)):
+            self.log.warning("retraind.slow_stop", thread="send")
+        self.lease.give_back()
 
     def _join(self, parts: Sequence[SourceThread | LoopThread], deadline: float) -> None:
         for part in parts:
@@ -283,41 +359,95 @@ class Daemon:
 
     def report(self) -> dict[str, Any]:
         """Return health: live when every loop comes back, ready when nothing is complained of."""
-        now = self.clock.monotonic()
-        ages = {thread.name: now - thread.beat_at for thread in self._threads}
-        for name, age in ages.items():
-            self.metrics.loop_age.labels(name).set(age)
-        dead = [
-            f"loop {name} has not come back for {age:.0f} s"
-            for name, age in ages.items()
-            if age > PATIENT_LOOPS.get(name, DEAD_AFTER).total_seconds()
+        return {**self.health.report(), "leads": self.lease.leads}
+
+    def _parts(self) -> list[Part]:
+        """Return every loop and thread that must come back."""
+        parts = [thread.part() for thread in [*self._threads, *self._term_threads] if self._has_begun]
+        if self._server is not None:
+            parts.append(Part(name="the API", age=self._echo.age(), has_ended=not self._server.alive()))
+        parts += [
+            Part(name=f"source {thread.name}", age=0.0, has_ended=True)
+            for thread in self.crew.sources.threads()
+            if thread.has_died
         ]
-        if self._server is not None and not self._server.alive():
-            dead.append("the API's thread has ended")
-        if self.failed is not None:
-            dead.append(self.failed)
-        reasons = [*dead, *self.runtime.complaints.all()]
-        return {
-            "live": not dead,
-            "ready": not reasons,
-            "reasons": reasons,
-            "loops": {name: {"age_seconds": round(age, 3)} for name, age in ages.items()},
-        }
+        return parts
+
+    def _look_after(self) -> None:
+        """Do what is to be done every few seconds, whatever the loops do."""
+        if self.sink is not None:
+            self.sink.drain(1.0)
+            dropped = self.metrics.log_lines_dropped
+            dropped.inc(self.sink.dropped - self._told_dropped)
+            self._told_dropped = self.sink.dropped
+        self.runtime.complaints.set("store", "file", self.store.trouble(), code="store.moved")
+        if self._server is not None:
+            self._echo.ask()
+
+    def _dead_parts(self) -> list[str]:
+        """Return what of this process does not work any more, as sentences."""
+        dead = [trouble for part in self._parts() if (trouble := part.trouble()) is not None]
+        return dead if self.failed is None else [*dead, self.failed]
+
+    # ------------------------------------------------------------------------------------------- replicas
+
+    def _thread(self, loop: Loop, *, lasts: bool = True) -> LoopThread:
+        return LoopThread(loop, self.runtime, fatal=self.fail, stale=self._lost, sweep=self._sweep, lasts=lasts)
+
+    def _sweep(self) -> timedelta:
+        return SWEEP if self._wakes is None or self._wakes.hears else UNHEARD_SWEEP
+
+    def _lost(self, reason: str) -> None:
+        """Hear that a write was refused because another daemon leads."""
+        if self._is_alone:
+            self.fail(reason)
+        else:
+            self.lease.lose(reason)
+
+    def _change_loops(self) -> None:
+        """Stop the loops of the former role, and start those of the present one; called when this process begins or ceases to lead."""
+        with self._changing:
+            if self._ended.is_set() or not self._has_begun:
+                return
+            for thread in self._term_threads:
+                thread.stop()
+                self.runtime.complaints.forget(thread.name)
+                self.runtime.complaints.set("store", thread.name, None)
+            self.crew.stop_sending()
+            self._former = [thread for thread in [*self._former, *self._term_threads] if not thread.has_ended]
+            self._term_threads = [self._thread(loop, lasts=False) for loop in self.crew.new_loops()]
+            for thread in self._term_threads:
+                thread.start()
+        # Stopping a source may take seconds, and the lease must be renewed meanwhile.
+        threading.Thread(target=self._use_sources, name="sources", daemon=True).start()
+
+    def _former_parts(self) -> bool:
+        """Say whether something of a former term is still at work."""
+        with self._changing:
+            self._former = [thread for thread in self._former if not thread.has_ended]
+            return bool(self._former) or not self.crew.stop_sending()
+
+    def _say_configured(self) -> None:
+        config = self.runtime.config
+        self.log.info("config.in_use", config_version=config.version, sources=len(config.sources))
+        self.lease.configured(anew=True)
+
+    def _say_of_itself(self) -> dict[str, Json]:
+        reasons = [*self._dead_parts(), *self.runtime.complaints.all()]
+        return {"ready": not reasons, "reasons": list(reasons[:10]), "waiting": self.crew.inbox.waiting}
 
     # ------------------------------------------------------------------------------------------- parts
 
     def _take(self) -> None:
-        self._lock.acquire(pid=os.getpid())
-        try:
-            if self.store.upgrade():
-                self.log.info("store.upgraded", store=self.store.description())
-            self.store.lead(owner=self.runtime.owner, host=socket.gethostname(), pid=os.getpid())
-        except StoreError:
-            self._lock.release()
-            raise
+        if self.store.upgrade():
+            self.log.info("store.upgraded", store=self.store.description())
+        if self._is_alone:
+            self.lease.seize()
+        self.crew.letters.measure()
 
-    def _say_waiting(self, reason: str) -> None:
-        self.log.warning("store.waiting", reason=reason)
+    def _say_waiting(self, error: StoreBusy) -> None:
+        self.runtime.complaints.set("store", "start", error.message, code=error.code)
+        self.log.warning("store.waiting", code=error.code, reason=error.message)
 
     def _make_server(self, config: Config) -> Any:
         from controller.api.app import make_app
@@ -326,19 +456,24 @@ class Daemon:
         from controller.store.views import Views
 
         hooks = Hooks(
-            self.sources.pushed,
-            self.inbox,
+            self.crew.sources.pushed,
+            self.crew.inbox,
             clock=self.clock,
             log=logger("hooks"),
             refused=lambda source, reason: self.metrics.hooks_refused.labels(source, reason).inc(),
         )
         app = make_app(
-            desk=self.desk,
-            views=Views(self.store),
-            inbox=self.inbox,
-            checkup=self.checkup,
-            letters=self.letters,
-            notices=self.notices,
+            desk=self.crew.desk,
+            views=Views(self.store.asking()),
+            find_token=Views(self.store).token,
+            shed=lambda what: self.metrics.shed.labels(what).inc(),
+            is_open=False,
+            inbox=self.crew.inbox,
+            checkup=self.crew.checkup,
+            letters=self.crew.letters,
+            notices=self.crew.notices,
+            audit=self.crew.audit,
+            refused=lambda reason: self.metrics.callers_refused.labels(reason).inc(),
             health=self,
             logs=Logs(self.runtime),
             policies=lambda: self.runtime.config.models,
@@ -347,23 +482,24 @@ class Daemon:
             registry=self.metrics.registry,
             hooks=hooks,
         )
-        return Server(app, config.http.socket, config.http.listen)
+        return app, Server(app, config.http.socket, config.http.listen)
 
-    def _use_sources(self, config: Config) -> None:
-        self.log.info("config.in_force", config_version=config.version, sources=len(config.sources))
-        self.sources.use(config)
+    def _use_sources(self) -> None:
+        self.crew.sources.use(self.runtime.config)
 
     # ------------------------------------------------------------------------------------------- configuration
 
     def reload(self, *, who: str) -> None:
         """Read the configuration again; a broken one is complained of, and the present one stays in force."""
         try:
-            self.desk.reload(who=who)
+            self.crew.desk.reload(who=who)
         except ConfigError:
             return  # complained of where it was read
         except ControllerError as error:
             self._seen = ()  # the next look at the files tries again
-            self.runtime.complaints.set("config", "stale", f"stale, the new one could not be taken: {error.message}")
+            self.runtime.complaints.set(
+                "config", "stale", f"stale, the new one could not be taken: {error.message}", code="config.stale"
+            )
             self.log.error("config.not_taken", error=str(error))
 
     def _load_again(self) -> Config:
@@ -374,7 +510,7 @@ class Daemon:
             except ConfigError as error:
                 more = f" (and {len(error.problems) - 1} more)" if len(error.problems) > 1 else ""
                 self.runtime.complaints.set(
-                    "config", "stale", f"stale, the new one is broken: {error.problems[0]}{more}"
+                    "config", "stale", f"stale, the new one is broken: {error.problems[0]}{more}", code="config.stale"
                 )
                 self.log.error("config.refused", problems=[str(problem) for problem in error.problems])
                 raise
@@ -407,6 +543,43 @@ def _signature(config: Config) -> tuple[Any, ...]:
     return tuple(found)
 
 
+def _replica(config: Config, replica_id: str, owner: str, clock: Clock) -> Replica:
+    """Return this process as the others will know it."""
+    now = clock.now()
+    return Replica(
+        id=replica_id,
+        owner=owner,
+        host=socket.gethostname(),
+        pid=os.getpid(),
+        program=__version__,
+        config_version=config.version,
+        config_at=now,
+        address=_address(config),
+        started_at=now,
+        seen_at=now,
+    )
+
+
+def _prepare_state(state_dir: Path, random: Random) -> str:
+    """Make the state directory, and return its id; raises `StoreError` where that cannot be."""
+    try:
+        state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return _owner(state_dir, random)
+    except OSError as error:
+        raise StoreError(
+            f"the state directory {str(state_dir)!r} cannot be written: {error.strerror or error}",
+            hint="give it to the daemon's user, or set `state_dir:` to another place",
+        ) from error
+
+
+def _address(config: Config) -> str:
+    """Return where the API listens, as people write it."""
+    if config.http.listen is None:
+        return str(config.http.socket)
+    host, port = config.http.listen
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}"
+
+
 def _owner(state_dir: Path, random: Random) -> str:
     """Return the id of the state directory, making it the first time: who may watch the local jobs started from here."""
     path = state_dir / "owner"
@@ -420,22 +593,15 @@ def _owner(state_dir: Path, random: Random) -> str:
         return owner
 
 
-def notify_systemd(message: str) -> None:
-    """Tell systemd how we are (sd_notify(3)); without systemd, nothing."""
-    address = os.environ.get("NOTIFY_SOCKET")
-    if not address:
-        return
-    with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as client:
-        client.sendto(message.encode(), "\0" + address[1:] if address.startswith("@") else address)
-
-
 def main(arguments: list[str] | None = None) -> int:
     """Run the daemon until it is told to stop; return its exit code."""
     options = _parse(arguments)
-    configure_logs(style=options.log, level=options.log_level)
+    sink = configure_logs(style=options.log, level=options.log_level)
     log = logger("retraind")
     arm_from_environment(dict(os.environ))
+    faulthandler.enable()  # also when systemd ends what does not feed its watchdog (SIGABRT)
     faulthandler.register(signal.SIGUSR1)
+    threading.excepthook = _say_uncaught
     sys.setswitchinterval(QUIET_SWITCH)
     try:
         config = load_config(options.config)
@@ -448,6 +614,7 @@ def main(arguments: list[str] | None = None) -> int:
         log.error("retraind.refused", reason=str(error))
         return EX_CONFIG
     daemon.remember_files()
+    daemon.sink = sink
 
     def end(*_: object) -> None:
         daemon.ask_to_stop()
@@ -469,6 +636,13 @@ def main(arguments: list[str] | None = None) -> int:
     daemon.wait()
     daemon.stop()
     return EX_SOFTWARE if daemon.failed else 0
+
+
+def _say_uncaught(what: threading.ExceptHookArgs) -> None:
+    """Log what a thread died of; Python's own way writes to standard error, and waits for whoever reads it."""
+    name = "" if what.thread is None else what.thread.name
+    error = what.exc_value
+    logger("retraind").error("thread.died", thread=name, error=repr(error), exc_info=error)
 
 
 def _parse(arguments: list[str] | None) -> argparse.Namespace:

@@ -9,6 +9,7 @@
     │   ├── IllegalTransition  the state table has no such row
     │   ├── SchemaMismatch     the database has another schema than this program
     │   ├── StoreBusy          the database cannot take this now (down, locked, full); try later
+    │   ├── StoreBroken        what was written can no longer be trusted to be on disk; the process ends
     │   └── AlreadyRunning     another daemon holds this installation
     ├── PluginError            a plugin is unknown, cannot be imported, or refuses its options
     ├── RetryLater             a plugin's outward call failed; the same call may succeed later
@@ -95,12 +96,19 @@ class SchemaMismatch(StoreError):
 class StoreBusy(StoreError):
     """The database cannot take this now; nothing was written and the caller may try again.
 
-    `after_seconds` is the wait we suggest to a producer (`Retry-After`).
+    `after_seconds` is the wait we suggest to a producer (`Retry-After`), `code` the stable name of the reason (`docs/operations.md`).
     """
 
-    def __init__(self, message: str, *, after_seconds: float = 5.0, hint: str = "") -> None:
+    def __init__(
+        self, message: str, *, after_seconds: float = 5.0, hint: str = "", code: str = "store.unavailable"
+    ) -> None:
         super().__init__(message, hint=hint)
         self.after_seconds = after_seconds
+        self.code = code
+
+
+class StoreBroken(StoreError):
+    """The database is damaged, or the disk did not keep what it was told to: nothing is written any more, and the process ends."""
 
 
 class AlreadyRunning(StoreError):

@@ -154,7 +154,10 @@ class SourceContext:
 
 
 class StreamSource(Protocol):
-    """A source that runs for as long as the daemon does, in a thread of its own."""
+    """A source that runs for as long as the daemon does, in a thread of its own, on the replica that leads.
+
+    One with `everywhere = True` runs on every replica at once: its upstream shares out what there is among those that read.
+    """
 
     Options: ClassVar[type[BaseModel]]
 
@@ -326,7 +329,12 @@ class Observation:
 
 
 class Launcher(Protocol):
-    """Starts, finds, observes and stops jobs."""
+    """Starts, finds, observes and stops jobs.
+
+    It may also have `settle` (a timedelta, 30 seconds when it does not say): how long after a call whose answer was lost a job may still
+    appear that `find` did not see. Only then is the attempt launched again. Zero is right for a target that knows jobs by a name that
+    is made of `attempt_id`, and refuses a second one of that name.
+    """
 
     #: Settings of the installation, under `launchers:` in the configuration.
     Settings: ClassVar[type[BaseModel]]

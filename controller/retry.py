@@ -30,16 +30,26 @@ def backoff(
     return ceiling * (1 - random.random() / 2)
 
 
-def when_store_answers(call: Callable[[], T], *, give_up_after: timedelta, waiting: Callable[[str], None]) -> T:
-    """Call until the store answers, waiting up to 10 s between calls; `waiting` hears each reason.
+def store_backoff(attempt: int, random: Random) -> timedelta:
+    """Return the wait before a store that was busy is tried again: short, because everything is to go on soon after the cause is gone."""
+    return backoff(attempt, random, first=timedelta(milliseconds=200), longest=timedelta(seconds=2))
+
+
+def when_store_answers(call: Callable[[], T], *, give_up_after: timedelta, waiting: Callable[[StoreBusy], None]) -> T:
+    """Call until the store answers, waiting up to 3 s between calls; `waiting` hears each reason.
 
     Raises the last `StoreBusy` after `give_up_after`.
     """
     retrying = tenacity.Retrying(
         retry=tenacity.retry_if_exception_type(StoreBusy),
-        wait=tenacity.wait_exponential(multiplier=0.2, max=10) + tenacity.wait_random(0, 1),
+        wait=tenacity.wait_exponential(multiplier=0.2, max=2) + tenacity.wait_random(0, 1),
         stop=tenacity.stop_after_delay(give_up_after.total_seconds()),
-        before_sleep=lambda state: waiting(str(state.outcome.exception() if state.outcome else "")),
+        before_sleep=lambda state: _tell(state.outcome.exception() if state.outcome else None, waiting),
         reraise=True,
     )
     return retrying(call)
+
+
+def _tell(error: BaseException | None, waiting: Callable[[StoreBusy], None]) -> None:
+    if isinstance(error, StoreBusy):
+        waiting(error)

@@ -1,15 +1,20 @@
-"""Writes the pages that are made from the code: the life cycles, the configuration's schema, the command reference.
+"""Writes what is made from the code: the life cycles, the configuration's schema, the command reference, the tests of each guarantee.
 
 `make generate` runs it; `tests/test_docs.py` compares what it would write with what is there.
 """
 
 from __future__ import annotations
 
+import ast
 import json
+import re
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
+ROOT = HERE.parent
+GUARANTEES = ROOT / "GUARANTEES.md"
 
 _ABOUT = {
     "event": "Something that happened, from the moment it is durable. History rows only for DEAD and replay.",
@@ -33,6 +38,7 @@ def pages() -> dict[Path, str]:
         HERE / "lifecycle.md": lifecycle(),
         HERE / "config.schema.json": json.dumps(json_schema(), indent=2, ensure_ascii=False) + "\n",
         HERE / "cli.md": commands(),
+        GUARANTEES: guarantees(),
     }
 
 
@@ -92,6 +98,34 @@ def _command(command: object, context: object) -> list[str]:
             with type(context)(child, info_name=name, parent=context) as inner:
                 lines += _command(child, inner)
     return lines
+
+
+def guarantees() -> str:
+    """Return GUARANTEES.md with the table of the tests that prove each promise."""
+    begin, end = "<!-- tests: written by docs/generate.py -->", "<!-- end of tests -->"
+    before, rest = GUARANTEES.read_text().split(begin)
+    _, after = rest.split(end)
+    lines = ["| promise | tests |", "| --- | --- |"]
+    for guarantee, files in sorted(tests_by_guarantee().items()):
+        listed = [f"[{file}]({file}): {', '.join(f'`{name}`' for name in names)}" for file, names in files.items()]
+        lines.append(f"| {guarantee} | {'<br>'.join(listed)} |")
+    return "\n".join([f"{before}{begin}", "", *lines, "", f"{end}{after}"])
+
+
+def tests_by_guarantee() -> dict[str, dict[str, list[str]]]:
+    """Return the names of the tests that carry each guarantee's id, by file."""
+    found: dict[str, dict[str, list[str]]] = {}
+    for path in sorted((ROOT / "tests").rglob("test_*.py")):
+        for name in _tests(path):
+            for guarantee in re.findall(r"(?<=_)G\d\d(?=_)", name):
+                found.setdefault(guarantee, {}).setdefault(str(path.relative_to(ROOT)), []).append(name)
+    return found
+
+
+def _tests(path: Path) -> Iterator[str]:
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.FunctionDef) and node.name.startswith("test_"):
+            yield node.name
 
 
 def main() -> int:

@@ -32,6 +32,7 @@ from controller.core.model import (
 )
 from controller.core.on import Leaf, MaxAge, Metric, On
 from controller.core.policy import Debounce, Gate, Objective, Policy, QuietHours, Retries, Training
+from controller.core.replica import Replica
 from controller.core.result import Result
 from controller.testing import ManualClock, SeededRandom
 
@@ -364,3 +365,21 @@ def press_data(
 ) -> dict[str, Any]:
     """Return the payload of a person's press of the retrain button."""
     return {"actor": actor, "reason": reason, "params": dict(params or {})}
+
+
+def make_replica(**fields: Any) -> Replica:
+    """Return a replica that was seen at noon."""
+    given: dict[str, Any] = {
+        "id": "rep-1",
+        "owner": "owner-1",
+        "host": "tower",
+        "pid": 1,
+        "program": "0.1.0",
+        "config_version": "c1",
+        "config_at": NOON,
+        "address": "127.0.0.1:8080",
+        "started_at": NOON,
+        "seen_at": NOON,
+        "report": {"ready": True},
+    }
+    return Replica(**{**given, **fields})

@@ -46,10 +46,11 @@ class ServerDidNotStart(Exception):
 class PostgresServer:
     """One running server; `start()` makes it, `stop()` ends it and removes its folder."""
 
-    def __init__(self, folder: Path, *, process: subprocess.Popen[bytes], port: int) -> None:
+    def __init__(self, folder: Path, *, process: subprocess.Popen[bytes], port: int, programs: Path) -> None:
         self.folder = folder
         self.process = process
         self.port = port
+        self._programs = programs
         self._templates: dict[Callable[[str], None], str] = {}
         self._database_count = 0
 
@@ -77,6 +78,31 @@ class PostgresServer:
         """Drop the database of `url` and end its connections; one that is gone is no error."""
         name = url.rpartition("/")[2]
         self._execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)"), name)
+
+    def crash(self) -> None:
+        """End the server at once, with everything it has in work; its data stay."""
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGQUIT)
+        self.process.wait(STOP_SECONDS)
+
+    def restart(self) -> None:
+        """Start the server again after a crash, on the same port and data; returns when it answers."""
+        again = _launch(self._programs, folder=self.folder, account=_account(), port=self.port)
+        self.process = again.process
+        if not _wait_until_ready(self):
+            raise ServerDidNotStart((self.folder / "log").read_text(errors="replace")[-4000:])
+
+    def freeze(self, *, frozen: bool) -> None:
+        """Stop every process of the server in the middle of its work, or let all of them go on."""
+        number = signal.SIGSTOP if frozen else signal.SIGCONT
+        for pid in [self.process.pid, *_children_of(self.process.pid)]:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, number)
+
+    def execute(self, statement: str) -> None:
+        """Run one statement as superuser, outside of any transaction."""
+        with self._connect() as connection:
+            connection.execute(sql.SQL(statement))
 
     def stop(self) -> None:
         """End the server and remove its folder; safe to repeat."""
@@ -116,9 +142,9 @@ def find_programs() -> Path | None:
     return next((folder for folder in _candidate_folders() if _is_complete(folder)), None)
 
 
-def start(programs: Path) -> PostgresServer:
-    """Start a server on an empty cluster, or raise `ServerDidNotStart` with its log."""
-    folder = Path(tempfile.mkdtemp(prefix="retrain-pg-"))
+def start(programs: Path, *, within: Path | None = None) -> PostgresServer:
+    """Start a server on an empty cluster, in a new folder (in `within`), or raise `ServerDidNotStart` with its log."""
+    folder = Path(tempfile.mkdtemp(prefix="retrain-pg-", dir=within))
     account = _account()
     if account:
         programs = _reachable(programs, folder=folder)
@@ -190,8 +216,10 @@ def _launch_on_free_port(programs: Path, *, folder: Path, account: pwd.struct_pa
     raise ServerDidNotStart((folder / "log").read_text(errors="replace")[-4000:])
 
 
-def _launch(programs: Path, *, folder: Path, account: pwd.struct_passwd | None) -> PostgresServer:
-    port = _free_port()
+def _launch(
+    programs: Path, *, folder: Path, account: pwd.struct_passwd | None, port: int | None = None
+) -> PostgresServer:
+    port = port or _free_port()
     settings = {
         "listen_addresses": "127.0.0.1",
         "port": port,
@@ -215,7 +243,17 @@ def _launch(programs: Path, *, folder: Path, account: pwd.struct_passwd | None) 
             start_new_session=True,  # Ctrl-C is for pytest, which then stops the server in order
             **_as_account(account, folder=folder),
         )
-    return PostgresServer(folder, process=process, port=port)
+    return PostgresServer(folder, process=process, port=port, programs=programs)
+
+
+def _children_of(pid: int) -> list[int]:
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            with contextlib.suppress(OSError):
+                if int((entry / "stat").read_text().rpartition(")")[2].split()[1]) == pid:
+                    found.append(int(entry.name))
+    return found
 
 
 def _as_account(account: pwd.struct_passwd | None, *, folder: Path) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from typing import Any
 from controller.api.ports import Log
 from controller.api.problems import Refusal
 from controller.clock import Clock
+from controller.errors import StoreBusy
 from controller.store.people import Token
 
 #: How long a token that was found is trusted without looking again.
@@ -23,20 +24,35 @@ TRUST_SECONDS = 1.0
 #: Wrong tokens of one address within `THROTTLE_SECONDS` before it is told to wait.
 MAX_FAILURES = 20
 THROTTLE_SECONDS = 60.0
+#: Tokens that may be looked up at once, and how long one is waited for.
+MAX_LOOKING, LOOK_SECONDS = 64, 5.0
 _MAX_REMEMBERED = 4096
 _MAX_TOKEN = 256
 _PREFIX = "rt_"
+#: What `_against` says, in a word for those who count.
+_WORDS = {"is unknown": "unknown", "is revoked": "revoked", "has expired": "expired", None: "unknown"}
 
 
 class Auth:
     """Says who the actor of a request is, or refuses it."""
 
-    def __init__(self, find: Callable[[str], Token | None], *, clock: Clock, log: Log) -> None:
+    def __init__(
+        self,
+        find: Callable[[str], Token | None],
+        *,
+        clock: Clock,
+        log: Log,
+        refused: Callable[[str], None] = lambda reason: None,
+    ) -> None:
+        """`refused` hears in a word why a caller was not let in: no_token, unknown, revoked, expired, throttled."""
         self._find = find
+        self._refused = refused
         self._clock = clock
         self._log = log
         self._trusted: dict[str, tuple[Token, float]] = {}
         self._failures: dict[str, tuple[int, float]] = {}
+        #: Look-ups that have not come back, by digest.
+        self._looking: dict[str, asyncio.Future[Token | None]] = {}
 
     def forget(self) -> None:
         """Trust no token that was looked up before."""
@@ -50,6 +66,7 @@ class Auth:
         address = (scope.get("client") or ("unknown", 0))[0]
         secret = _bearer(scope["headers"])
         if secret is None:
+            self._refused("no_token")
             raise _unauthorized(
                 "a bearer token is needed here", hint="send Authorization: Bearer rt_…, see `retrainctl token create`"
             )
@@ -57,6 +74,7 @@ class Auth:
         reason = _against(found, self._clock.now())
         if found is None or reason is not None:
             self._count_failure(address)
+            self._refused(_WORDS[reason])
             self._log.warning("token.refused", address=address, reason=reason, token=found.name if found else None)
             raise _unauthorized(f"the token {reason or 'is unknown'}")
         return f"token:{found.name}"
@@ -70,7 +88,7 @@ class Auth:
         self._refuse_throttled(address, now)
         if not secret.startswith(_PREFIX):
             return None
-        found = await asyncio.get_running_loop().run_in_executor(None, self._find, digest)
+        found = await self._look_up(digest)
         if found is None or not hmac.compare_digest(found.digest, digest):
             return None
         if len(self._trusted) >= _MAX_REMEMBERED:
@@ -78,9 +96,29 @@ class Auth:
         self._trusted[digest] = (found, now)
         return found
 
+    async def _look_up(self, digest: str) -> Token | None:
+        """Ask the store, once for all who come with the same token meanwhile; raises `StoreBusy` when it takes too long."""
+        looking = self._looking.get(digest)
+        if looking is None:
+            if len(self._looking) >= MAX_LOOKING:
+                raise StoreBusy("too many tokens are being looked up", after_seconds=1, code="api.crowded")
+            looking = asyncio.get_running_loop().run_in_executor(None, self._find, digest)
+            self._looking[digest] = looking
+            looking.add_done_callback(lambda done: self._looked(digest, done))
+        try:
+            return await asyncio.wait_for(asyncio.shield(looking), LOOK_SECONDS)
+        except TimeoutError:
+            raise StoreBusy(f"the token could not be looked up within {LOOK_SECONDS:g} s", code="store.slow") from None
+
+    def _looked(self, digest: str, done: asyncio.Future[Token | None]) -> None:
+        self._looking.pop(digest, None)
+        if not done.cancelled():
+            done.exception()  # whoever waited has it; without this line one that nobody waited for is complained of at the end
+
     def _refuse_throttled(self, address: str, now: float) -> None:
         count, since = self._failures.get(address, (0, now))
         if count >= MAX_FAILURES and now - since < THROTTLE_SECONDS:
+            self._refused("throttled")
             raise Refusal(429, "too many wrong tokens from this address", headers=[(b"retry-after", b"60")])
 
     def _count_failure(self, address: str) -> None:

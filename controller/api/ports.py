@@ -5,11 +5,12 @@ Every method may be called from any thread and may block; the API calls them off
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from datetime import datetime, timedelta
 from typing import Any, Protocol
 
+from controller.core.audit_shapes import AuditEntry, HeadShape
 from controller.core.episode import Episode
 from controller.core.explain import Standing
 from controller.core.letter_shapes import BulkShape, LetterPage, LetterShape, ReplayShape, Wanted
@@ -52,6 +53,7 @@ class Desk(Protocol):
     """What people can do. `who` is the actor; each call records an act.
 
     All raise `NotFound`, `Conflict` or `InvalidInput`, and return what is answered, as JSON.
+    A `key` makes a repeated request the same act, which is answered as the first time; with another request it is a `Conflict`.
     """
 
     def retrain(
@@ -63,30 +65,52 @@ class Desk(Protocol):
         """
         ...
 
-    def cancel(self, run_id: str, *, who: str, reason: str) -> dict[str, Json]: ...
+    def cancel(self, run_id: str, *, who: str, reason: str, key: str | None = None) -> dict[str, Json]: ...
     def retry(self, run_id: str, *, who: str, reason: str, key: str | None) -> dict[str, Json]: ...
-    def approve(self, run_id: str, *, who: str, reason: str) -> dict[str, Json]: ...
-    def reject(self, run_id: str, *, who: str, reason: str) -> dict[str, Json]: ...
+    def approve(self, run_id: str, *, who: str, reason: str, key: str | None = None) -> dict[str, Json]: ...
+    def reject(self, run_id: str, *, who: str, reason: str, key: str | None = None) -> dict[str, Json]: ...
 
-    def promote(self, target: str, *, who: str, reason: str) -> dict[str, Json]:
+    def promote(self, target: str, *, who: str, reason: str, key: str | None = None) -> dict[str, Json]:
         """Override the gate; `target` is the id of a run or a version."""
         ...
 
-    def rollback(self, model: str, *, who: str, reason: str, to: str | None = None) -> dict[str, Json]: ...
-
-    def adopt(
-        self, model: str, *, who: str, reason: str, artifact: str, metrics: Mapping[str, float]
+    def rollback(
+        self, model: str, *, who: str, reason: str, to: str | None = None, key: str | None = None
     ) -> dict[str, Json]: ...
 
-    def pause(self, scope: str, target: str, *, who: str, reason: str) -> dict[str, Json]: ...
-    def resume(self, scope: str, target: str, *, who: str, reason: str) -> dict[str, Json]: ...
+    def adopt(
+        self,
+        model: str,
+        *,
+        who: str,
+        reason: str,
+        artifact: str,
+        metrics: Mapping[str, float],
+        key: str | None = None,
+    ) -> dict[str, Json]: ...
 
-    def resolve(self, run_id: str, candidate: str | None, as_: str, *, who: str, reason: str) -> dict[str, Json]:
-        """Say what became of an UNKNOWN job: `as_` is `running` or `failed`; without a candidate, of the run's only one."""
+    def pause(self, scope: str, target: str, *, who: str, reason: str, key: str | None = None) -> dict[str, Json]: ...
+    def resume(self, scope: str, target: str, *, who: str, reason: str, key: str | None = None) -> dict[str, Json]: ...
+
+    def resolve(
+        self,
+        run_id: str,
+        candidate: str | None,
+        as_: str,
+        *,
+        who: str,
+        reason: str,
+        handle: Mapping[str, Json] | None = None,
+        key: str | None = None,
+    ) -> dict[str, Json]:
+        """Say what became of an UNKNOWN job: `as_` is `running` or `failed`; without a candidate, of the run's only one.
+
+        `handle` is what the launcher knows a job by that runs, where it never said so.
+        """
         ...
 
     def reload(self, *, who: str) -> dict[str, Json]:
-        """Load the configuration anew: `{"version", "changed", "warnings"}`; raises `ConfigError`, and the old one stays."""
+        """Load the configuration anew: `{"version", "changed", "warnings", "leads"}`; raises `ConfigError`, and the old one stays."""
         ...
 
     def create_token(self, name: str, *, who: str, expires_in: timedelta | None) -> dict[str, Json]:
@@ -162,6 +186,32 @@ class Notices(Protocol):
 
     def test(self, channel: str, *, who: str) -> NoticeTestShape:
         """Send a message through a channel now, and say what came of it; raises `NotFound`."""
+        ...
+
+
+class Audit(Protocol):
+    """Who did what, and the chain over history."""
+
+    def entries(
+        self,
+        *,
+        actor: str | None,
+        target: str | None,
+        verb: str | None,
+        since: datetime | None,
+        until: datetime | None,
+        limit: int,
+        all: bool,
+    ) -> list[AuditEntry]: ...
+
+    def head(self) -> HeadShape: ...
+
+    def lines(self) -> Iterator[str]:
+        """Yield the chain with what it covers, as lines of a file."""
+        ...
+
+    def refused(self, who: str, what: str, *, reason: str, details: Mapping[str, Json]) -> None:
+        """Record that a request was refused; never raises."""
         ...
 
 
@@ -244,7 +294,10 @@ class Health(Protocol):
     """How the daemon is."""
 
     def report(self) -> dict[str, Any]:
-        """Return `{"live": bool, "ready": bool, "reasons": [...], "loops": {...}}`; quick, and never raises."""
+        """Return `{"live": bool, "ready": bool, "reasons": [...], "loops": {...}, ...}`; waits for nothing, and never raises.
+
+        What is beside these is told with readiness.
+        """
         ...
 
 

@@ -124,6 +124,8 @@ class ResolveBody(ReasonBody):
 
     candidate: str | None = None
     as_: Annotated[str, Field(alias="as")]
+    #: What its launcher knows it by, for one that runs and never had one.
+    handle: dict[str, Json] | None = None
 
 
 class TokenBody(_Body):
@@ -285,21 +287,24 @@ def _acts(desk: Desk, views: Views, *, policies: Policies, tokens_changed: Calla
         return json_reply(done, 202)
 
     @router.post("/models/{name}/rollback")
-    def rollback(name: Name, request: Request, body: Annotated[RollbackBody, Body()]) -> Response:
+    def rollback(name: Name, request: Request, body: Annotated[RollbackBody, Body()], key: Key = None) -> Response:
         """Make the previous champion the champion again."""
-        return json_reply(desk.rollback(name, who=actor_of(request), reason=body.reason, to=body.to))
+        return json_reply(desk.rollback(name, who=actor_of(request), reason=body.reason, to=body.to, key=key))
 
     @router.post("/models/{name}/adopt")
-    def adopt(name: Name, request: Request, body: Annotated[AdoptBody, Body()]) -> Response:
+    def adopt(name: Name, request: Request, body: Annotated[AdoptBody, Body()], key: Key = None) -> Response:
         """Take in a champion that was trained elsewhere."""
+        who = actor_of(request)
         return json_reply(
-            desk.adopt(name, who=actor_of(request), reason=body.reason, artifact=body.artifact, metrics=body.metrics)
+            desk.adopt(name, who=who, reason=body.reason, artifact=body.artifact, metrics=body.metrics, key=key)
         )
 
     @router.post("/runs/{name}/cancel")
-    def cancel(name: Name, request: Request, body: Annotated[ReasonBody | None, Body()] = None) -> Response:
+    def cancel(
+        name: Name, request: Request, body: Annotated[ReasonBody | None, Body()] = None, key: Key = None
+    ) -> Response:
         """Stop a run."""
-        return json_reply(desk.cancel(run_id(name), who=actor_of(request), reason=_reason(body)))
+        return json_reply(desk.cancel(run_id(name), who=actor_of(request), reason=_reason(body), key=key))
 
     @router.post("/runs/{name}/retry", status_code=202)
     def retry(
@@ -309,45 +314,57 @@ def _acts(desk: Desk, views: Views, *, policies: Policies, tokens_changed: Calla
         return json_reply(desk.retry(run_id(name), who=actor_of(request), reason=_reason(body), key=key), 202)
 
     @router.post("/runs/{name}/approve")
-    def approve(name: Name, request: Request, body: Annotated[ReasonBody | None, Body()] = None) -> Response:
+    def approve(
+        name: Name, request: Request, body: Annotated[ReasonBody | None, Body()] = None, key: Key = None
+    ) -> Response:
         """Let a run that waits for a person be promoted."""
-        return json_reply(desk.approve(run_id(name), who=actor_of(request), reason=_reason(body)))
+        return json_reply(desk.approve(run_id(name), who=actor_of(request), reason=_reason(body), key=key))
 
     @router.post("/runs/{name}/reject")
-    def reject(name: Name, request: Request, body: Annotated[ReasonBody | None, Body()] = None) -> Response:
+    def reject(
+        name: Name, request: Request, body: Annotated[ReasonBody | None, Body()] = None, key: Key = None
+    ) -> Response:
         """Keep a run that waits for a person from being promoted."""
-        return json_reply(desk.reject(run_id(name), who=actor_of(request), reason=_reason(body)))
+        return json_reply(desk.reject(run_id(name), who=actor_of(request), reason=_reason(body), key=key))
 
     @router.post("/runs/{name}/resolve")
-    def resolve(name: Name, request: Request, body: Annotated[ResolveBody, Body()]) -> Response:
+    def resolve(name: Name, request: Request, body: Annotated[ResolveBody, Body()], key: Key = None) -> Response:
         """Say what became of a job that is UNKNOWN."""
         if body.as_ not in ("running", "failed"):
             raise InvalidInput(f"as is {body.as_!r}", hint="write running or failed")
         return json_reply(
-            desk.resolve(run_id(name), body.candidate, body.as_, who=actor_of(request), reason=body.reason)
+            desk.resolve(
+                run_id(name),
+                body.candidate,
+                body.as_,
+                who=actor_of(request),
+                reason=body.reason,
+                handle=body.handle,
+                key=key,
+            )
         )
 
     @router.post("/promote", status_code=202)
-    def promote(request: Request, body: Annotated[PromoteBody, Body()]) -> Response:
+    def promote(request: Request, body: Annotated[PromoteBody, Body()], key: Key = None) -> Response:
         """Make a run's challenger, or a version, the champion over the gate's head."""
         if not body.reason.strip():
             raise InvalidInput("an override needs a reason", hint="it is recorded with your name")
         found = locate(views, body.target, policies())
         if found.kind not in ("run", "version"):
             raise InvalidInput(f"{body.target!r} is a {found.kind}, not a run or a version")
-        return json_reply(desk.promote(found.id, who=actor_of(request), reason=body.reason), 202)
+        return json_reply(desk.promote(found.id, who=actor_of(request), reason=body.reason, key=key), 202)
 
     @router.post("/pause")
-    def pause(request: Request, body: Annotated[PauseBody, Body()]) -> Response:
+    def pause(request: Request, body: Annotated[PauseBody, Body()], key: Key = None) -> Response:
         """Hold all decisions of everything, a model or a policy."""
         scope, target = _scope(body.target)
-        return json_reply(desk.pause(scope, target, who=actor_of(request), reason=body.reason))
+        return json_reply(desk.pause(scope, target, who=actor_of(request), reason=body.reason, key=key))
 
     @router.post("/resume")
-    def resume(request: Request, body: Annotated[PauseBody, Body()]) -> Response:
+    def resume(request: Request, body: Annotated[PauseBody, Body()], key: Key = None) -> Response:
         """End a pause; what was held goes on."""
         scope, target = _scope(body.target)
-        return json_reply(desk.resume(scope, target, who=actor_of(request), reason=body.reason))
+        return json_reply(desk.resume(scope, target, who=actor_of(request), reason=body.reason, key=key))
 
     @router.post("/reload")
     def reload(request: Request) -> Response:

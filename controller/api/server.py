@@ -13,17 +13,21 @@ import errno
 import functools
 import os
 import pwd
+import resource
 import socket
 import stat
 import struct
+import sys
 import threading
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from email.utils import formatdate
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any, Protocol
 
+import anyio.to_thread
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
@@ -33,6 +37,7 @@ from controller.errors import Conflict
 
 _STOP_SECONDS = 2
 _BACKLOG = 512
+_THREADS = 12
 #: Bytes that are gathered before they are sent, at most: only what was sent counts for a client that does not read.
 _GATHERED = 64 * 1024
 
@@ -54,6 +59,8 @@ class Limits:
     max_headers: int = 100
     #: Open TCP connections of one address.
     connections_per_address: int = 64
+    #: Open connections of everybody, also over the Unix socket; less where the process may have fewer open files.
+    connections: int = 2000
 
 
 class Application(Protocol):
@@ -96,9 +103,14 @@ class _Gathering:
 class Guarded(HttpToolsProtocol):
     """uvicorn's protocol with deadlines, bounds, and the name of the peer."""
 
-    def __init__(self, *, limits: Limits, addresses: Counter[str], **arguments: Any) -> None:
+    def __init__(
+        self, *, limits: Limits, addresses: Counter[str], open_ones: set[Guarded], most_open: int, **arguments: Any
+    ) -> None:
         super().__init__(**arguments)
         self._limits = limits
+        #: Every open connection of this server, and how many there may be.
+        self._open = open_ones
+        self._most_open = most_open
         self._addresses = addresses
         self._address: str | None = None
         self._peer: str | None = None
@@ -117,6 +129,10 @@ class Guarded(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(_Gathering(transport, self.loop))  # type: ignore[arg-type]
         self._peer = _peer_of(transport)
+        self._open.add(self)
+        if len(self._open) > self._most_open:
+            self._refuse(503, "too many connections")
+            return
         if self._peer is None and self.client:
             self._address = self.client[0]
             self._addresses[self._address] += 1
@@ -126,6 +142,7 @@ class Guarded(HttpToolsProtocol):
         self._arm("header", self._limits.header_seconds)
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self._open.discard(self)
         self._disarm()
         if self._timer is not None:
             self._timer.cancel()
@@ -245,7 +262,7 @@ class Guarded(HttpToolsProtocol):
             self._refuse(408, f"the {part} did not come in time")
 
     def _refuse(self, status: int, detail: str) -> None:
-        """Answer without the application, and close."""
+        """Answer without the application, and close; whoever was one too many may come again."""
         self._disarm()
         if self.transport.is_closing():
             return
@@ -254,6 +271,7 @@ class Guarded(HttpToolsProtocol):
             f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\n".encode(),
             b"content-type: " + answer.content_type + b"\r\n",
             b"content-length: " + str(len(answer.body)).encode() + b"\r\n",
+            *([b"retry-after: 1\r\n"] if status == 503 else []),
             b"connection: close\r\n\r\n",
         ]
         self.transport.write(b"".join([*head, answer.body]))
@@ -263,6 +281,12 @@ class Guarded(HttpToolsProtocol):
             # Whoever still waits for the body learns that the client is gone.
             cycle.disconnected = True
             cycle.message_event.set()
+
+
+def _files_for_connections() -> int:
+    """Return how many connections may be open: half of the files that this process may have; the store and the jobs need the others."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return sys.maxsize if soft == resource.RLIM_INFINITY else max(soft // 2, 4)
 
 
 @functools.lru_cache(maxsize=2)
@@ -300,6 +324,8 @@ class _Loop(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         self._loop = asyncio.get_running_loop()
+        # Questions and acts work in threads of the framework's; no more than the store has connections for.
+        anyio.to_thread.current_default_thread_limiter().total_tokens = _THREADS
         self._ending = asyncio.Event()
         await super().startup(sockets=sockets)
         self.ready.set()
@@ -316,6 +342,12 @@ class _Loop(uvicorn.Server):
         for _ in range(3):
             await asyncio.sleep(0)
         await super().shutdown(sockets=sockets)
+
+    def call(self, function: Callable[[], None]) -> None:
+        """Have a function called in the loop, soon, from any thread."""
+        with contextlib.suppress(RuntimeError):  # it is closed
+            if self._loop is not None:
+                self._loop.call_soon_threadsafe(function)
 
     def end(self) -> None:
         """Make it end, from any thread."""
@@ -358,7 +390,13 @@ class Server:
                 opened.close()
             self._remove_socket()
             raise
-        protocol = functools.partial(Guarded, limits=self._limits, addresses=Counter())
+        protocol = functools.partial(
+            Guarded,
+            limits=self._limits,
+            addresses=Counter(),
+            open_ones=set(),
+            most_open=min(self._limits.connections, _files_for_connections()),
+        )
         self._loop = _Loop(
             uvicorn.Config(
                 self._app,
@@ -392,6 +430,11 @@ class Server:
         self._thread.join(timeout=_STOP_SECONDS * 3)
         self._loop = self._thread = None
         self._remove_socket()
+
+    def call(self, function: Callable[[], None]) -> None:
+        """Have a function called in the server's thread, soon; for the daemon's health. Without a server nothing happens."""
+        if self._loop is not None:
+            self._loop.call(function)
 
     def alive(self) -> bool:
         """Say whether the server's thread runs; for the daemon's health."""

@@ -54,6 +54,10 @@ _NOT_KEPT = (
 )
 _NO_FORECAST = "what would have come next: only the facts that decisions name are kept, not all that they were told"
 _NOT_COUNTED = "how many events had ended at the first stages by then: they are counted without their times"
+_BODY_GONE = (
+    "what the event said: its data were let go of, so policies without a decision on it cannot be asked again "
+    "(`retention`)"
+)
 _NOT_HELD = "whether automatic promotion was held then, unless an act or a run of that time says so"
 
 
@@ -111,8 +115,10 @@ class _Account:
             windows: list[Json] = []
             touched = {**touched, "windows": windows, "watches": [], "duplicates": 0}
             unknown = [_NOT_KEPT]
-            if event.data is None:
+            if event.data is None and event.pruned_at is None:
                 unknown.append("what the event said, if it said anything: its body is not kept")
+        if event.pruned_at is not None:
+            unknown.append(_BODY_GONE)
         asked, left_out = self._misses(shape, event)
         ahead = [] if self.at is not None else self._ahead_of_held(shape["held"])
         return explain_event(
@@ -121,7 +127,7 @@ class _Account:
 
     def _misses(self, shape: EventShape, event: Event) -> tuple[list[dict[str, Json]], int]:
         """Return what policies without a decision on an event say of it, when they are asked again."""
-        if event.origin == PERSON_ORIGIN:
+        if event.origin == PERSON_ORIGIN or event.pruned_at is not None:
             return [], 0
         known = {(decision["model"], decision["policy"]) for decision in shape["decisions"]}
         asked, left_out = nearest(event, self.models.values(), known=known)

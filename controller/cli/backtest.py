@@ -186,8 +186,8 @@ def _span(session: Session, past: Past | None, since: str, until: str | None) ->
     end = now if until is None else instant_of(until, now)
     if begin >= end:
         raise Failure(Exit.USAGE, f"--since {since} is not before {'now' if until is None else f'--until {until}'}")
-    first = past.first_at() if past is not None else None
-    return max(begin, first) if first is not None and first < end else begin, end
+    known = [] if past is None else [past.first_at(), past.whole_since()]
+    return max([begin, *(at for at in known if at is not None and at < end)]), end
 
 
 def instant_of(text: str, now: datetime) -> datetime:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -17,6 +19,9 @@ from controller.cli.installation import Installation
 _SECONDS = 30.0
 #: A long poll is answered within this, in seconds; the request waits a little longer.
 WAIT = 20
+
+#: An act whose answer was lost is asked for again for this long, with so many seconds in between.
+_INSIST_SECONDS, _PAUSE_SECONDS = 15.0, 0.5
 
 _CODES = {
     400: Exit.USAGE,
@@ -32,6 +37,10 @@ _CODES = {
 
 class Unreachable(Failure):
     """The daemon does not answer."""
+
+
+class AnswerLost(Unreachable):
+    """The daemon was asked, and its answer did not come: it may have done it."""
 
 
 class Client:
@@ -83,6 +92,28 @@ class Client:
         """Ask for an act and return its answer."""
         return self.request("POST", path, json={} if body is None else body, headers=headers).json()
 
+    def act(self, path: str, body: Any, key: str) -> Any:
+        """Ask for an act and return its answer; when that is lost, ask again: with the same key it is the same act."""
+        deadline = time.monotonic() + _INSIST_SECONDS
+        lost = False
+        while True:
+            try:
+                return self.post(path, body, headers={"idempotency-key": key})
+            except AnswerLost:
+                lost = True
+                if time.monotonic() > deadline:
+                    raise
+            except Unreachable as error:
+                if not lost:
+                    raise
+                if time.monotonic() > deadline:  # it went away before it could say what it did
+                    raise AnswerLost(
+                        error.code,
+                        f"the daemon was asked, and went away without an answer: {error.message}",
+                        hint=f"it may have done it; ask again with --idempotency-key {key}, or look at what there is",
+                    ) from error
+            time.sleep(_PAUSE_SECONDS)
+
     def delete(self, path: str) -> Any:
         """Ask for something to go and return the answer."""
         return self.request("DELETE", path).json()
@@ -93,15 +124,31 @@ class Client:
             raise Failure(Exit.FAILED, "the client is not open")
         try:
             response = self._http.request(method, path, **arguments)
-        except httpx.ConnectError as error:
+        except (httpx.ConnectError, httpx.ConnectTimeout) as error:
             raise self._unreachable(str(error)) from error
         except httpx.TimeoutException as error:
-            raise Unreachable(Exit.UNREACHABLE, "the daemon did not answer in time", hint="see its log") from error
+            raise AnswerLost(Exit.UNREACHABLE, "the daemon did not answer in time", hint="see its log") from error
         except httpx.HTTPError as error:
-            raise Unreachable(Exit.UNREACHABLE, f"the connection to the daemon broke: {error}") from error
+            raise AnswerLost(Exit.UNREACHABLE, f"the connection to the daemon broke: {error}") from error
         if response.is_error:
             raise _failure(response)
         return response
+
+    @contextlib.contextmanager
+    def lines(self, path: str) -> Iterator[Iterator[bytes]]:
+        """Ask for lines of JSON, however many, and give them one by one; a connection that breaks is a `Failure`."""
+        if self._http is None:
+            raise Failure(Exit.FAILED, "the client is not open")
+        try:
+            with self._http.stream("GET", path) as response:
+                if response.is_error:
+                    response.read()
+                    raise _failure(response)
+                yield (line.encode() for line in response.iter_lines())
+        except (httpx.ConnectError, httpx.ConnectTimeout) as error:
+            raise self._unreachable(str(error)) from error
+        except httpx.HTTPError as error:
+            raise Unreachable(Exit.UNREACHABLE, f"the connection to the daemon broke: {error}") from error
 
     def _unreachable(self, why: str) -> Unreachable:
         if self._installation.url:

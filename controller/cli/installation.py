@@ -68,8 +68,11 @@ class Installation:
         except ConfigError:
             return _lenient_places(self.path)
 
-    def store(self) -> Store:
-        """Return the database to read from, and close afterwards; raises `Failure` when there is none."""
+    def store(self, *, writable: bool = False, any_schema: bool = False) -> Store:
+        """Return the database to read from, or to write to as well, and close afterwards.
+
+        Raises `Failure` when there is none, and `SchemaMismatch` for one of another program's version unless `any_schema` will do.
+        """
         from controller.clock import Ids, SystemClock, system_random
         from controller.store.store import Store
 
@@ -81,7 +84,14 @@ class Installation:
                 hint=self.how_to_start(),
             )
         clock = SystemClock()
-        return Store.open(url, base=Path(), clock=clock, ids=Ids(clock, system_random()), readonly=True)
+        store = Store.open(url, base=Path(), clock=clock, ids=Ids(clock, system_random()), readonly=not writable)
+        try:
+            if not any_schema:
+                store.check_schema()
+        except BaseException:
+            store.close()
+            raise
+        return store
 
     def how_to_start(self) -> str:
         """Say how the daemon is started."""

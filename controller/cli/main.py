@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 import typer
 from typer.core import TyperGroup
 
+from controller.cli.audit import audit_app
 from controller.cli.backtest import backtest, plan
 from controller.cli.db import db_app
 from controller.cli.dead import dead_app
@@ -83,11 +84,12 @@ app.add_typer(events_app, name="events", rich_help_panel="Look")
 app.add_typer(dead_app, name="dead", rich_help_panel="Look")
 app.add_typer(notifications_app, name="notifications", rich_help_panel="Look")
 app.add_typer(sources_app, name="sources", rich_help_panel="Look")
+app.add_typer(audit_app, name="audit", rich_help_panel="Look")
 app.add_typer(doctor_app, name="doctor", rich_help_panel="Look")
 app.add_typer(notify_app, name="notify", rich_help_panel="Set up")
 app.add_typer(token_app, name="token", rich_help_panel="Set up")
 app.add_typer(policy_app, name="policy", rich_help_panel="Try")
-app.add_typer(db_app, name="db", rich_help_panel="Try")
+app.add_typer(db_app, name="db", rich_help_panel="Set up")
 app.command("backtest", rich_help_panel="Try")(backtest)
 app.command("plan", rich_help_panel="Try")(plan)
 events_app.command("export")(events_export)
@@ -189,7 +191,13 @@ def reload(ctx: typer.Context, output: Output = None) -> None:
     with session.client() as client:
         done = client.post("/v1/reload")
     changed = ", ".join(done.get("changed") or ()) or "nothing changed"
-    lines = [f"configuration {done['version']} is in force: {changed}", *map(str, done.get("warnings") or ())]
+    lines = [f"configuration {done['version']} is in force: {changed}"]
+    if not done.get("leads", True):
+        lines = [
+            f"configuration {done['version']} is in use on this replica, which follows: {changed}",
+            "if it is newer than that of the leader, this replica leads with it within seconds; see: retrainctl status",
+        ]
+    lines += map(str, done.get("warnings") or ())
     session.print(done, lambda: lines)
 
 
@@ -320,7 +328,7 @@ def models_adopt(
     place = str(Path(artifact).absolute()) if Path(artifact).exists() else artifact
     body = {"artifact": place, "metrics": session.parameters(metric), "reason": session.reason(reason, needed=True)}
     with session.client() as client:
-        done = client.post(f"/v1/models/{segment(model)}/adopt", body)
+        done = client.act(f"/v1/models/{segment(model)}/adopt", body, session.new_key())
     session.print(done, lambda: [f"{model} adopts {place}"])
 
 
@@ -382,13 +390,27 @@ def runs_resolve(
     run: RunName,
     became: Annotated[Literal["running", "failed"], typer.Option("--as", help="What became of the job.")],
     candidate: Annotated[str | None, typer.Option(help="Which candidate, if the run has several.")] = None,
+    handle: Annotated[
+        str | None,
+        typer.Option(
+            metavar="JSON",
+            help="What its launcher knows the job by, if that was never said; @FILE reads a file, - standard input.",
+        ),
+    ] = None,
     reason: Reason = None,
+    idempotency_key: Key = None,
     output: Output = None,
 ) -> None:
     """Say what became of a job that is UNKNOWN."""
     session = _session(ctx).with_output(output)
-    body = {"as": became, "candidate": candidate, "reason": session.reason(reason, needed=True)}
-    _act(session, run, "resolve", body, f"the job of {run} counts as {became}")
+    body: dict[str, Any] = {"as": became, "candidate": candidate, "reason": session.reason(reason, needed=True)}
+    if handle is not None:
+        body["handle"] = session.payload(handle)
+        if not isinstance(body["handle"], dict):
+            raise Failure(
+                Exit.USAGE, f"{handle!r} is not a handle", hint="""write a JSON object: '{"name": "job-1"}'"""
+            )
+    _act(session, run, "resolve", body, f"the job of {run} counts as {became}", key=idempotency_key)
 
 
 @app.command(rich_help_panel="Look")
@@ -523,7 +545,7 @@ def retrain(
     body = {"reason": session.reason(reason), "params": session.parameters(param), **({"force": True} if force else {})}
     key = idempotency_key or session.new_key()
     with session.client() as client:
-        done = client.post(f"/v1/models/{segment(model)}/retrain", body, headers={"idempotency-key": key})
+        done = client.act(f"/v1/models/{segment(model)}/retrain", body, key)
         if wait:
             follow.finish(session, client, done)
             return
@@ -548,7 +570,7 @@ def retry(
     key = idempotency_key or session.new_key()
     with session.client() as client:
         body = {"reason": session.reason(reason)}
-        done = client.post(f"/v1/runs/{segment(run)}/retry", body, headers={"idempotency-key": key})
+        done = client.act(f"/v1/runs/{segment(run)}/retry", body, key)
         if wait:
             follow.finish(session, client, done)
             return
@@ -556,24 +578,33 @@ def retry(
 
 
 @app.command(rich_help_panel="Act")
-def cancel(ctx: typer.Context, run: RunName, reason: Reason = None, output: Output = None) -> None:
+def cancel(
+    ctx: typer.Context, run: RunName, reason: Reason = None, idempotency_key: Key = None, output: Output = None
+) -> None:
     """Stop a run."""
     session = _session(ctx).with_output(output)
-    _act(session, run, "cancel", {"reason": session.reason(reason)}, f"{run} is being cancelled")
+    body = {"reason": session.reason(reason)}
+    _act(session, run, "cancel", body, f"{run} is being cancelled", key=idempotency_key)
 
 
 @app.command(rich_help_panel="Act")
-def approve(ctx: typer.Context, run: RunName, reason: Reason = None, output: Output = None) -> None:
+def approve(
+    ctx: typer.Context, run: RunName, reason: Reason = None, idempotency_key: Key = None, output: Output = None
+) -> None:
     """Let a run that waits for a person be promoted."""
     session = _session(ctx).with_output(output)
-    _act(session, run, "approve", {"reason": session.reason(reason)}, f"{run} is approved")
+    body = {"reason": session.reason(reason)}
+    _act(session, run, "approve", body, f"{run} is approved", key=idempotency_key)
 
 
 @app.command(rich_help_panel="Act")
-def reject(ctx: typer.Context, run: RunName, reason: Reason = None, output: Output = None) -> None:
+def reject(
+    ctx: typer.Context, run: RunName, reason: Reason = None, idempotency_key: Key = None, output: Output = None
+) -> None:
     """Keep a run that waits for a person from being promoted."""
     session = _session(ctx).with_output(output)
-    _act(session, run, "reject", {"reason": session.reason(reason)}, f"{run} is rejected")
+    body = {"reason": session.reason(reason)}
+    _act(session, run, "reject", body, f"{run} is rejected", key=idempotency_key)
 
 
 @app.command(rich_help_panel="Act")
@@ -581,13 +612,14 @@ def promote(
     ctx: typer.Context,
     target: Annotated[str, typer.Argument(metavar="RUN|VERSION", help="Whose challenger, or which version.")],
     reason: Reason = None,
+    idempotency_key: Key = None,
     output: Output = None,
 ) -> None:
     """Make a version the champion over the gate's head; it shows as your override."""
     session = _session(ctx).with_output(output)
     body = {"target": target, "reason": session.reason(reason, needed=True)}
     with session.client() as client:
-        done = client.post("/v1/promote", body)
+        done = client.act("/v1/promote", body, idempotency_key or session.new_key())
     session.print(done, lambda: [f"{target} is being promoted, by you and not by the gate"])
 
 
@@ -597,6 +629,7 @@ def rollback(
     model: ModelName,
     to: Annotated[str | None, typer.Option(help="Which version; the one before the champion by default.")] = None,
     reason: Reason = None,
+    idempotency_key: Key = None,
     output: Output = None,
 ) -> None:
     """Make the previous champion the champion again; automatic promotion is held from then on."""
@@ -605,7 +638,7 @@ def rollback(
     session = _session(ctx).with_output(output)
     body = {"to": to, "reason": session.reason(reason, needed=True)}
     with session.client() as client:
-        done = client.post(f"/v1/models/{segment(model)}/rollback", body)
+        done = client.act(f"/v1/models/{segment(model)}/rollback", body, idempotency_key or session.new_key())
     session.print(
         done,
         lambda: [
@@ -622,7 +655,7 @@ def pause(ctx: typer.Context, target: _Target = "all", reason: Reason = None, ou
     """Hold all decisions; nothing that arrives meanwhile is lost."""
     session = _session(ctx).with_output(output)
     with session.client() as client:
-        done = client.post("/v1/pause", {"target": target, "reason": session.reason(reason)})
+        done = client.act("/v1/pause", {"target": target, "reason": session.reason(reason)}, session.new_key())
     session.print(done, lambda: [f"{target} is paused"])
 
 
@@ -631,15 +664,15 @@ def resume(ctx: typer.Context, target: _Target = "all", reason: Reason = None, o
     """End a pause, and the hold after a rollback; what was held goes on. MODEL/POLICY also closes its breaker."""
     session = _session(ctx).with_output(output)
     with session.client() as client:
-        done = client.post("/v1/resume", {"target": target, "reason": reason or ""})
+        done = client.act("/v1/resume", {"target": target, "reason": reason or ""}, session.new_key())
     session.print(done, lambda: [f"{target} goes on"])
 
 
-def _act(session: Session, run: str, verb: str, body: dict[str, Any], said: str) -> None:
+def _act(session: Session, run: str, verb: str, body: dict[str, Any], said: str, *, key: str | None) -> None:
     from controller.cli.client import segment
 
     with session.client() as client:
-        done = client.post(f"/v1/runs/{segment(run)}/{verb}", body)
+        done = client.act(f"/v1/runs/{segment(run)}/{verb}", body, key or session.new_key())
     session.print(done, lambda: [said])
 
 

@@ -16,7 +16,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from controller.cli.text import ago, clean, counted, local, metrics, one_line, parse
+from controller.cli.text import ago, clean, counted, local, metrics, one_line, parse, span
 from controller.core.explain import episode_line, render
 from controller.core.watch_shapes import outcome_lines
 from controller.errors import Problem
@@ -48,6 +48,8 @@ _STATES = {
 
 #: What the quota dropped is of interest for so long.
 _RECENT = timedelta(days=1)
+#: Deciding that is so far behind is worth a word.
+_BEHIND_SECONDS = 5.0
 #: Tables are at most this wide.
 _LINE = 100
 
@@ -97,6 +99,8 @@ def _heading(text: str) -> Text:
 def status(found: Row, now: datetime) -> list[RenderableType]:
     """Return what is happening now, on one screen."""
     parts: list[RenderableType] = [_leader(found, now), _counts(found, now)]
+    if len(found["replicas"]) > 1:
+        parts += [_heading("REPLICAS"), *_replicas(found)]
     if found["complaints"]:
         parts += [_heading("WRONG"), *(_line(complaint, "red") for complaint in found["complaints"])]
     if found["silent"]:
@@ -118,6 +122,11 @@ def status(found: Row, now: datetime) -> list[RenderableType]:
     if found["promotions"]:
         parts.append(_heading("BEING PROMOTED"))
         parts += [_line(f"{p['model']}  {p['kind']}, since {ago(p['created_at'], now)}") for p in found["promotions"]]
+    if found["watches"]:
+        parts.append(_heading("WATCHED AFTER PROMOTION"))
+        parts += [_line(_watch(watch, now)) for watch in found["watches"][:8]]
+        if len(found["watches"]) > 8:
+            parts.append(_line(f"and {len(found['watches']) - 8} more", "dim"))
     if found["recent"]:
         parts += [_heading("LAST RUNS"), *runs(found["recent"], now)]
     return parts
@@ -125,11 +134,68 @@ def status(found: Row, now: datetime) -> list[RenderableType]:
 
 def _leader(found: Row, now: datetime) -> Text:
     leader = found["leader"]
-    who = "no daemon has led yet"
+    who, style = "no daemon has led yet", ""
     if leader is not None:
-        led = "last led" if found["complaints"] is None else "led"
-        who = f"{led} by {leader['host']} pid {leader['pid']}, term {leader['term']}, since {ago(leader['since'], now)}"
-    return Text.assemble(("retrain controller", "bold"), f"  {one_line(who)}")
+        place = f"{leader['host']} pid {leader['pid']}, term {leader['term']}"
+        # Without a lease that ends, nobody can say from the database alone whether that daemon still runs.
+        led = "last led" if found["complaints"] is None and leader["ends_in_seconds"] is None else "led"
+        who = f"{led} by {place}, since {ago(leader['since'], now)}"
+        if leader["is_over"]:
+            who, style = f"nobody leads; last led by {place}", "red"
+        elif leader["ends_in_seconds"] is not None:
+            who += f", lease ends in {leader['ends_in_seconds']:.0f}s"
+    return Text.assemble(("retrain controller", "bold"), "  ", (one_line(who), style))
+
+
+def _replicas(found: Row) -> list[RenderableType]:
+    """Return the daemons on the database, and below them what those that are there complain of."""
+    replicas = sorted(found["replicas"], key=lambda replica: (not replica["leads"], replica["is_gone"]))
+    waits = any(replica["waiting"] for replica in replicas)
+    columns = ["replica", "state", "seen", "program", "configuration", *(["waiting"] if waits else []), "address"]
+    rows = [_replica(replica, waits=waits) for replica in replicas]
+    room = _width() - sum(
+        max(len(name), *(len(row[place]) for row in rows)) + 2 for place, name in enumerate(columns[:-1])
+    )
+    shown = _table(*columns)
+    for *cells, address in rows:
+        shown.add_row(*cells, _tail(address.plain, max(room, 12)))
+    told = [
+        _line(f"{replica['host']} pid {replica['pid']}: {reason}", "red")
+        for replica in replicas
+        if not replica["is_gone"]
+        for reason in replica["reasons"][:3]
+    ]
+    return [shown, *told]
+
+
+def _replica(replica: Row, *, waits: bool) -> list[Text]:
+    seen = replica["seen_seconds_ago"]
+    cells = [
+        Text(one_line(f"{replica['host']} pid {replica['pid']}"), style="bold" if replica["leads"] else ""),
+        _replica_state(replica),
+        Text("" if seen is None else f"{span(timedelta(seconds=seen))} ago"),
+        Text(one_line(replica["program"])),
+        Text(one_line(replica["config_version"]), style="" if replica["is_in_force"] else "yellow"),
+    ]
+    if waits:
+        cells.append(Text(f"{replica['waiting']:,}"))
+    return [*cells, Text(one_line(replica["address"]))]
+
+
+def _tail(text: str, limit: int) -> str:
+    """Return the end of an address: how the paths of sockets differ is seen there."""
+    return text if len(text) <= limit else f"…{text[-limit + 1 :]}"
+
+
+def _replica_state(replica: Row) -> Text:
+    if replica["is_gone"]:
+        return Text("gone", style="red")
+    does = "leads" if replica["leads"] else "follows"
+    if not replica["ready"]:
+        return Text(f"{does}, complains", style="red")
+    if not replica["is_in_force"]:
+        return Text(f"{does}, old configuration", style="yellow")
+    return Text(does, style="green" if replica["leads"] else "")
 
 
 def _counts(found: Row, now: datetime) -> Text:
@@ -146,7 +212,17 @@ def _counts(found: Row, now: datetime) -> Text:
         for each in letters
         if each["overflowed_at"] and now - parse(each["overflowed_at"]) < _RECENT
     ]
-    return Text(one_line(" · ".join(parts)), style="red" if dead else "dim")
+    if (behind := max(found["lag"]["events_seconds"], found["lag"]["timers_seconds"])) >= _BEHIND_SECONDS:
+        parts.append(f"decisions are {span(timedelta(seconds=behind))} behind")
+    if unsent := found["notifications_dead"]:
+        parts.append(f"{counted(unsent, 'message')} to people given up (retrainctl notifications --state dead)")
+    is_wrong = dead or unsent or behind >= _BEHIND_SECONDS
+    return Text(one_line(" · ".join(parts)), style="red" if is_wrong else "dim")
+
+
+def _watch(watch: Row, now: datetime) -> str:
+    back = f", {watch['samples']} of {watch['needed']} events for a rollback" if watch["rolls_back"] else ""
+    return f"{watch['model']}  {watch['run_id']}, ends {ago(watch['until'], now)}{back}"
 
 
 def _pause(pause: Row, now: datetime) -> str:

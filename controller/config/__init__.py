@@ -12,13 +12,14 @@ from controller.config.check import check
 from controller.config.editors import json_schema
 from controller.config.init import write_initial
 from controller.config.load import load_config, plugin_options, reload_config
-from controller.config.records import Config, Http, NotifierSpec, Quota, SourceSpec, StoreAddress
+from controller.config.records import Config, Http, NotifierSpec, Quota, Retention, SourceSpec, StoreAddress
 
 __all__ = [
     "Config",
     "Http",
     "NotifierSpec",
     "Quota",
+    "Retention",
     "SourceSpec",
     "StoreAddress",
     "check",

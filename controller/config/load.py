@@ -11,6 +11,7 @@ import json
 import re
 import unicodedata
 from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeGuard, TypeVar
 from urllib.parse import parse_qsl, urlsplit
@@ -28,6 +29,7 @@ from controller.config.nearest import nearest_or_known
 from controller.config.problems import Findings, report, texts
 from controller.config.problems import Path as Steps
 from controller.config.records import SQLITE, Config, Http, Quota, SourceSpec, StoreAddress, absolute
+from controller.config.retention_section import build_retention
 from controller.config.schema import (
     DEFAULT_LAUNCHER,
     ConfigSection,
@@ -82,16 +84,21 @@ def _load(path: Path) -> Config:
     return loader.build(section, path, files)
 
 
+#: What differs between replicas that have the same configuration.
+OF_ONE_REPLICA = ("store", "state_dir", "runs_dir", "http")
+
+
 def reload_config(old: Config) -> Config:
     """Load the configuration again, all or nothing: raises `ConfigError`, and `old` stays in force.
 
-    What only a restart can change (store, state_dir, http) is refused when it differs.
+    What only a restart can change (store, state_dir, runs_dir, http) is refused when it differs.
     """
     new = load_config(old.path)
     findings = Findings(new.tree)
     for key, before, now in (
         ("store", old.store, new.store),
         ("state_dir", old.state_dir, new.state_dir),
+        ("runs_dir", _runs_in(old), _runs_in(new)),
         ("http", old.http, new.http),
     ):
         if before != now:
@@ -104,6 +111,11 @@ def reload_config(old: Config) -> Config:
     if errors := findings.errors():
         raise ConfigError(errors)
     return new
+
+
+def _runs_in(config: Config) -> Path | None:
+    """Return the folder of runs that is not in the state directory, and so does not move with it."""
+    return None if config.runs_dir == config.state_dir / "runs" else config.runs_dir
 
 
 def plugin_options(kind: plugins.Kind, name: str, values: Mapping[str, Json], *, base: Path) -> Any:
@@ -304,23 +316,29 @@ class _Loader:
             path=path,
             base=self._base,
             files=files,
-            store=self._store or self._default_store(section.state_dir),
+            store=self._where_store_is(section),
             state_dir=state_dir,
+            runs_dir=absolute(self._base, section.runs_dir) if section.runs_dir else state_dir / "runs",
             http=Http(
                 listen=None if http.listen is None else split_listen(http.listen),
                 socket=absolute(self._base, http.socket) if http.socket else state_dir / "retrain.sock",
             ),
             sources=self._sources,
             dead_letters=Quota(keep=dead.keep, max_bytes=dead.max_bytes),
+            retention=build_retention(section.retention),
             launchers=self._launchers,
             notifiers=self._channels.build(section),
             notify=self._channels.told_in_general(section),
             models=build_models(section, form["models"]),
-            version=version_of(form),
+            version=version_of({key: value for key, value in form.items() if key not in OF_ONE_REPLICA}),
             normal_form=form,
             warnings=tuple(self._findings.warnings()),
             tree=self._findings.root,
         )
+
+    def _where_store_is(self, section: ConfigSection) -> StoreAddress:
+        address = self._store or self._default_store(section.state_dir)
+        return replace(address, on_network=section.store is not None and bool(section.store.on_network))
 
     def _names(self, path: Steps) -> list[str]:
         found = self._findings.value(path)

@@ -38,6 +38,8 @@ class StoreAddress:
     password: Secret | None
     #: Where relative SQLite paths start.
     base: Path
+    #: SQLite's file may lie on a network's file system.
+    on_network: bool = False
 
     def reveal(self) -> str:
         """Return the complete URL, with an absolute path or the password in it; raises `RetryLater` when a secret is missing."""
@@ -108,6 +110,26 @@ class Quota:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Retention:
+    """How long what nobody needs any longer is kept."""
+
+    #: Events that were decided on, and so the time in which a second delivery of one has no effect.
+    events: timedelta = timedelta(days=30)
+    #: The data of such events; no longer than the events.
+    bodies: timedelta = timedelta(days=30)
+    #: Dead letters that were replayed or dropped.
+    dead_letters: timedelta = timedelta(days=30)
+    #: Alerts that were resolved or given up.
+    episodes: timedelta = timedelta(days=90)
+    #: Messages that were sent or not wanted.
+    notifications: timedelta = timedelta(days=30)
+    #: Watches after promotions that came to an end.
+    watches: timedelta = timedelta(days=365)
+    #: Logs and files of the attempts of runs that ended.
+    run_files: timedelta = timedelta(days=90)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Config:
     """A whole configuration, checked."""
 
@@ -120,6 +142,8 @@ class Config:
     store: StoreAddress
     #: Absolute folder for the socket, the runs' files, the daemon's identity.
     state_dir: Path
+    #: Absolute folder for the runs' files.
+    runs_dir: Path
     http: Http
     sources: Mapping[str, SourceSpec]
     #: Of what could not be understood.
@@ -135,6 +159,8 @@ class Config:
     notifiers: Mapping[str, NotifierSpec] = field(default_factory=dict)
     #: Channels that are told what concerns no single model, such as a silent source.
     notify: tuple[str, ...] = ("log",)
+    #: How long what nobody needs any longer is kept.
+    retention: Retention = field(default_factory=Retention)
     #: What let it pass but should be seen.
     warnings: tuple[Problem, ...] = ()
     #: The values with their places, for `check`.

@@ -15,6 +15,7 @@ from pydantic import BeforeValidator, Field, PlainSerializer, PlainValidator, Wi
 
 from controller.config.files import SELECT_ALL
 from controller.config.policy_sections import CalendarSection, HoldPromotionSection, PolicySection, StagesSection
+from controller.config.retention_section import RetentionSection
 from controller.config.values import (
     Duration,
     GateExpression,
@@ -235,6 +236,9 @@ class StoreSection(Section):
         description="sqlite:///state/retrain.db, postgresql://user@host/db, or the whole of it as env:NAME or file:PATH"
     )
     password: Secret | None = Field(None, description="PostgreSQL's password, by reference: env:NAME or file:PATH")
+    on_network: bool | None = Field(
+        None, description="SQLite's file may lie on a network's file system: its locks are known to work"
+    )
 
 
 def _url_alone(value: Any) -> Any:
@@ -305,10 +309,18 @@ class ConfigSection(Section):
         None, description="The database; by default SQLite in the state directory"
     )
     state_dir: Text = Field("state", description="Folder for the socket, the runs' files and the daemon's identity")
+    runs_dir: Text | None = Field(
+        None,
+        description="Folder for the runs' files, by default in the state directory; "
+        "several replicas that launch jobs elsewhere need one on a disk that they share",
+    )
     http: HttpSection = Field(default_factory=HttpSection, description="Where the API listens")
     sources: dict[str, SourceSection] = Field({}, description="Entrances for events, by name")
     dead_letters: DeadLettersSection | None = Field(
         None, description="How much of what could not be understood is kept, for each source"
+    )
+    retention: RetentionSection | None = Field(
+        None, description="How long what nobody needs any longer is kept; decisions, runs and history stay for ever"
     )
     notifiers: dict[str, NotifierSection] | None = Field(None, description="Channels to people, by name")
     notify: list[Text] | None = Field(

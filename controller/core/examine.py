@@ -57,6 +57,8 @@ class Known:
     shape: str | None = None
     #: Whether a daemon runs; without one only the database speaks.
     daemon: bool = True
+    #: It runs on the replica that leads and not on the one that was asked: where that is.
+    elsewhere: str | None = None
     expect_every: timedelta | None = None
     quiet_seconds: float | None = None
     #: Reasons by what they are about.
@@ -145,6 +147,9 @@ def _of_state(known: Known) -> Iterator[FindingShape]:
     if not known.daemon:
         yield _finding("warning", "no daemon runs, so nothing is taken in", "start it: retraind")
         return
+    if known.elsewhere is not None:
+        yield _finding("note", "it runs on the replica that leads, which knows more of it", known.elsewhere)
+        return
     for about, reason in known.complaints.items():
         hint = "correct the configuration, then: retrainctl reload" if about == "build" else ""
         yield _finding("wrong", reason, hint)
@@ -226,6 +231,8 @@ def _verdict(known: Known, wrong: Sequence[FindingShape]) -> str:
         return f"{first['text']}{more}" + (f"; {first['hint']}" if first["hint"] else "")
     if not known.daemon:
         return "nobody can say while no daemon runs; start it: retraind"
+    if known.elsewhere is not None:
+        return f"nothing is known against it here; {known.elsewhere}"
     if known.stat.heard_at is None:
         return f"it runs, and nothing has come yet; send a test: retrainctl doctor sources {known.name} --test"
     return "it is well"
@@ -237,6 +244,8 @@ def _verdict(known: Known, wrong: Sequence[FindingShape]) -> str:
 def _state(known: Known) -> tuple[str, str | None]:
     if not known.daemon:
         return "unknown", "no daemon runs"
+    if known.elsewhere is not None and known.stat.silent_since is None:
+        return "elsewhere", known.elsewhere
     if known.shape is None:
         return "not built", known.complaints.get("build", "it was not built")
     if known.complaints:

@@ -17,7 +17,7 @@ Json = Any
 #: Prefixes of ids, by kind of row; `run-0f2k9q3x7mabcdef`.
 EVENT_ID, DECISION_ID, RUN_ID, JOB_ID, ATTEMPT_ID = "evt", "dec", "run", "job", "att"
 VERSION_ID, PROMOTION_ID, NOTIFICATION_ID, ACT_ID, TOKEN_ID = "ver", "pro", "not", "act", "tok"
-EPISODE_ID, DEAD_LETTER_ID, WATCH_ID = "epi", "dea", "wat"
+EPISODE_ID, DEAD_LETTER_ID, WATCH_ID, REPLICA_ID = "epi", "dea", "wat", "rep"
 
 #: The origin of what a person does; no source may have this name.
 PERSON_ORIGIN = "person"
@@ -100,6 +100,8 @@ class Event:
     decided_at: datetime | None = None
     #: Why it became a dead letter.
     error: str | None = None
+    #: When its data were let go of, because nobody needs them any longer.
+    pruned_at: datetime | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

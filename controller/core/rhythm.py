@@ -10,7 +10,7 @@ down could not hear is nobody's silence.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from itertools import pairwise
 from statistics import median
@@ -60,13 +60,34 @@ class SourceStat:
     arrivals: tuple[Arrival, ...] = ()
     #: Set while it is silent: the instant from which on nothing was heard.
     silent_since: datetime | None = None
+    #: For how long nothing had been heard when this was written last, by clocks that do not jump; None: nobody measured it.
+    quiet_seconds: float | None = None
     #: When this was written last: until then, at least, we listened.
     updated_at: datetime | None = None
+
+    @property
+    def signs(self) -> int:
+        """How many signs of life there ever were: it rises when any process hears the source."""
+        return self.stored + self.duplicates + self.dead
 
     @property
     def heard_at(self) -> datetime | None:
         """The latest arrival of anything; None when nothing ever came."""
         return self.arrivals[-1].at if self.arrivals else None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SourceNews:
+    """What one process heard of a source and has not written yet; fields as in `SourceStat`."""
+
+    source: str
+    stored: int = 0
+    duplicates: int = 0
+    dead: int = 0
+    refused: int = 0
+    last_event_id: str | None = None
+    last_at: datetime | None = None
+    arrivals: tuple[Arrival, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -89,6 +110,35 @@ class Hearing:
     reason: str
     #: Seconds until it becomes silent if nothing comes; None when it is.
     silent_in_seconds: float | None
+
+
+def added(stat: SourceStat, news: SourceNews, now: datetime) -> SourceStat:
+    """Return how a source has been with what was heard of it since, by this process or another.
+
+    `now`: arrivals that lie behind it come from a clock that was set back, and count as coming now.
+    """
+    is_newer = news.last_at is not None and (stat.last_at is None or news.last_at >= min(stat.last_at, now))
+    return replace(
+        stat,
+        stored=stat.stored + news.stored,
+        duplicates=stat.duplicates + news.duplicates,
+        dead=stat.dead + news.dead,
+        refused=stat.refused + news.refused,
+        last_event_id=news.last_event_id if is_newer else stat.last_event_id,
+        last_at=news.last_at if is_newer else stat.last_at,
+        arrivals=_merged(stat.arrivals, news.arrivals, now) if news.arrivals else stat.arrivals,
+    )
+
+
+def _merged(before: Sequence[Arrival], after: Sequence[Arrival], now: datetime) -> tuple[Arrival, ...]:
+    """Return the latest arrivals of several processes in order, those within a second as one."""
+    found: list[Arrival] = []
+    for each in sorted((replace(each, at=min(each.at, now)) for each in (*before, *after)), key=lambda each: each.at):
+        if found and (each.at - found[-1].at).total_seconds() < TOGETHER_SECONDS:
+            found[-1] = replace(found[-1], count=found[-1].count + each.count)
+        else:
+            found.append(each)
+    return tuple(found[-MAX_ARRIVALS:])
 
 
 def rhythm(arrivals: Sequence[Arrival]) -> Rhythm | None:
@@ -117,6 +167,8 @@ def clock_skew_seconds(arrivals: Sequence[Arrival]) -> float | None:
 
 def quiet_before_seconds(stat: SourceStat) -> float:
     """Return for how long nothing had been heard when this was written last; time in which nobody listened does not count."""
+    if stat.quiet_seconds is not None:
+        return stat.quiet_seconds
     if stat.updated_at is None:
         return 0.0
     return max((stat.updated_at - (stat.heard_at or stat.since)).total_seconds(), 0.0)

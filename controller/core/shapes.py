@@ -323,6 +323,8 @@ class EventShape(EventSummary):
 
     decided_seq: int | None
     data: Json
+    #: When its data were let go of (`retention`); null while they are here, and if there never were any.
+    pruned_at: str | None
     extensions: dict[str, Json]
     #: The episode that it belongs to, as it is now.
     episode: EpisodeShape | None
@@ -379,13 +381,74 @@ class ModelShape(ModelSummary):
 
 
 class LeaderShape(TypedDict):
-    """Who decides."""
+    """Who decides, or decided last."""
 
     term: int
     owner: str
     host: str
     pid: int
     since: str
+    #: Null when the lease was given back and nobody has taken it yet.
+    replica: str | None
+    #: When the lease ends unless it is renewed, by the database's clock, and in how many seconds; null where it does not end (SQLite).
+    expires_at: str | None
+    ends_in_seconds: float | None
+    #: Whether anybody may take it: then nobody leads.
+    is_over: bool
+
+
+class ReplicaShape(TypedDict):
+    """One daemon on the database."""
+
+    id: str
+    #: The id of its state directory.
+    owner: str
+    host: str
+    pid: int
+    #: Version of its program.
+    program: str
+    #: Where its API listens.
+    address: str
+    config_version: str
+    #: Whether that is the configuration in force.
+    is_in_force: bool
+    leads: bool
+    #: Whether nothing is complained of there; null for one that is gone.
+    ready: bool | None
+    #: What it complains of; at most ten sentences.
+    reasons: list[str]
+    #: How many events wait in it to be stored.
+    waiting: int
+    started_at: str
+    seen_at: str
+    #: Seconds since it was seen, by the database's clock; null where a daemon does not need to be seen (SQLite).
+    seen_seconds_ago: float | None
+    #: It was not seen for 15 seconds.
+    is_gone: bool
+
+
+class LagShape(TypedDict):
+    """How far deciding is behind."""
+
+    #: Seconds since the oldest event came that is not decided; 0 when none waits.
+    events_seconds: float
+    #: How many things that policies hold should have been looked at again by now, and for how long the first of them.
+    timers: int
+    timers_seconds: float
+
+
+class OpenWatchShape(TypedDict):
+    """A promotion that is being watched."""
+
+    id: str
+    model: str
+    run_id: str
+    version_id: str
+    opened_at: str
+    until: str
+    rolls_back: bool
+    needed: int
+    samples: int
 
 
 class EventCounts(TypedDict):
@@ -425,7 +488,12 @@ class StatusShape(TypedDict):
     at: str
     store: str
     leader: LeaderShape | None
+    #: Every daemon that was seen within a day and did not say goodbye, the oldest first.
+    replicas: list[ReplicaShape]
+    #: The version of the configuration that was activated last; null before the first.
+    config_in_force: str | None
     events: EventCounts
+    lag: LagShape
     models: list[ModelSummary]
     active: list[ActiveRunShape]
     awaiting: list[RunSummary]
@@ -433,7 +501,11 @@ class StatusShape(TypedDict):
     held: list[HeldShape]
     pauses: list[PauseShape]
     promotions: list[PromotionShape]
+    #: Promotions that are being watched, the one that ends soonest first.
+    watches: list[OpenWatchShape]
     notifications_pending: int
+    #: Messages that were given up.
+    notifications_dead: int
     silent: list[SilentShape]
     #: By source; those that never had any are left out.
     dead_letters: list[StandingShape]

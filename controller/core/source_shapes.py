@@ -70,7 +70,7 @@ class SourceSummary(TypedDict):
     type: str
     #: stream, timed or push; null for one that was not built, or when no daemon runs.
     shape: str | None
-    #: ok, complains, silent or not built; unknown when no daemon runs.
+    #: ok, complains, silent or not built; elsewhere when another replica runs it; unknown when no daemon runs.
     state: str
     #: Why it is not ok.
     reason: str | None

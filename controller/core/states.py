@@ -152,8 +152,8 @@ JOB = _machine(
         _row("LAUNCHING", "RETRYABLE", "launch_failed"),
         _row("LAUNCHING", "FAILED", "launch_failed"),
         _row("LAUNCHING", "CANCELLED", "cancelled"),
-        # The dispatcher: it may have been started, and the launcher cannot be searched.
-        _row("LAUNCHING", "UNKNOWN", "launch_unknown"),
+        # The dispatcher: it may have been started, and the launcher cannot be searched, or its host does not come back.
+        _row("LAUNCHING", "UNKNOWN", "launch_unknown", "host_gone"),
         # The monitor: it ended, and its result is valid.
         _row("RUNNING", "SUCCEEDED", "succeeded"),
         # The monitor: it ended badly and no attempt is left, or its result is not valid, which another attempt would not mend.
@@ -177,9 +177,13 @@ JOB = _machine(
         # The monitor: it is gone now.
         _row("STOPPING", "TIMED_OUT", "timed_out"),
         _row("STOPPING", "CANCELLED", "cancelled"),
-        # A person says what became of it (`runs resolve`), or a late answer does.
+        # The monitor: its host, or its launcher, no longer answers, so nobody can say whether it was stopped.
+        _row("STOPPING", "UNKNOWN", "host_gone"),
+        # A person says what became of it (`runs resolve`), or a late answer does: the launcher knows it after all.
         _row("UNKNOWN", "RUNNING", "resolved", "late_answer"),
         _row("UNKNOWN", "FAILED", "resolved", "late_answer"),
+        # The monitor of the host that it was meant for, which is back: it surely never began there.
+        _row("UNKNOWN", "RETRYABLE", "late_answer"),
     ],
 )
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Literal
 
+from controller.core.due import is_due
 from controller.core.duration import format_duration
 from controller.core.model import Attempt, Job
 from controller.core.policy import Retries, Training
@@ -45,9 +46,11 @@ class Supervision:
 def supervise(
     job: Job, attempt: Attempt, seen: Seen, training: Training, *, stop_wanted: bool, now: datetime
 ) -> Supervision:
-    """Return what to do about a job that is RUNNING, STOPPING or LOST."""
+    """Return what to do about a job that is RUNNING, STOPPING or LOST, or UNKNOWN with a handle it can be asked for by."""
     if job.state == "STOPPING":
-        return _stopping(job, seen, now)
+        return _stopping(job, seen, training, now)
+    if job.state == "UNKNOWN":
+        return _unknown(seen, now)
     if job.state == "LOST":
         return _lost(job, seen, training, stop_wanted=stop_wanted, now=now)
     return _running(job, attempt, seen, training, stop_wanted=stop_wanted, now=now)
@@ -106,19 +109,32 @@ def _ask_to_stop(cause: str, reason: str, training: Training, now: datetime) -> 
     return Supervision(target="STOPPING", cause=cause, reason=reason, due_at=due_at, stop="term", look_at=due_at)
 
 
-def _stopping(job: Job, seen: Seen, now: datetime) -> Supervision:
+def _stopping(job: Job, seen: Seen, training: Training, now: datetime) -> Supervision:
     if seen.state in ("succeeded", "failed", "lost"):
         target = "TIMED_OUT" if job.cause == "timed_out" else "CANCELLED"
         return Supervision(target=target, cause=job.cause, reason=job.reason)
-    if job.due_at is not None and now < job.due_at:
-        return Supervision(look_at=job.due_at)
+    due_at = job.due_at or now
+    if not is_due(due_at, now, longest=training.stop_grace):
+        return Supervision(look_at=due_at)
+    if seen.state == "unreachable" and is_due(
+        due_at + training.lost_grace, now, longest=training.stop_grace + training.lost_grace
+    ):
+        why = f"it was asked to end ({job.reason}), and nobody can say whether it did: {seen.reason}"
+        return Supervision(target="UNKNOWN", cause="host_gone", reason=why)
     return Supervision(stop="kill", look_at=now + timedelta(seconds=5))
+
+
+def _unknown(seen: Seen, now: datetime) -> Supervision:
+    """Any answer ends it, since a job that is RUNNING is dealt with whatever it came to; no answer leaves it."""
+    if seen.state == "unreachable":
+        return Supervision(reason=seen.reason)
+    return Supervision(target="RUNNING", cause="late_answer", reason="its launcher answers again", look_at=now)
 
 
 def _lost(job: Job, seen: Seen, training: Training, *, stop_wanted: bool, now: datetime) -> Supervision:
     if seen.state in ("running", "succeeded", "failed"):
         return Supervision(target="RUNNING", cause="found", reason="its launcher knows it again", look_at=now)
-    if job.due_at is not None and now < job.due_at:
+    if job.due_at is not None and not is_due(job.due_at, now, longest=training.lost_grace):
         return Supervision(look_at=job.due_at)
     if seen.state == "unreachable":
         return Supervision(target="UNKNOWN", cause="host_gone", reason=seen.reason)

@@ -34,7 +34,30 @@ class Acts:
         key: str | None,
         ring: tuple[str, ...],
     ) -> dict[str, Json]:
-        """Do an act and write its row, in one transaction; for a key that is known give the first answer again."""
+        """Do an act and write its row, in one transaction; for a key that is known give the first answer again.
+
+        A conflict may be with the same request, made at the same time by another connection: then its answer is ours.
+        """
+        try:
+            return self._do(act, verb, target, who=who, reason=reason, details=details, key=key, ring=ring)
+        except Conflict:
+            known = self.answered(verb, target, reason=reason, details=details, key=key)
+            if known is None:
+                raise
+            return known
+
+    def _do(
+        self,
+        act: Callable[[Transaction], dict[str, Json]],
+        verb: str,
+        target: str,
+        *,
+        who: str,
+        reason: str,
+        details: Mapping[str, Json],
+        key: str | None,
+        ring: tuple[str, ...],
+    ) -> dict[str, Json]:
         digest = self._digest(verb, target, reason=reason, details=details)
         with self._runtime.store.transaction(f"act_{verb.replace('.', '_')}", fenced=False) as tx:
             known = self._answer(tx, key, digest)
@@ -52,7 +75,7 @@ class Acts:
                 request_digest=digest,
             )
         self._runtime.log.info("act", verb=verb, target=target, actor=who, reason=reason)
-        self._runtime.bells.ring(*ring)
+        self._runtime.bells.ring_everywhere(*ring)
         return response
 
     def answered(

@@ -8,7 +8,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Any
 
 from controller.core.examine import Known, examine, summarize
 from controller.core.model import TEST_EVENT, Json, NewEvent
@@ -19,6 +18,7 @@ from controller.engine.doctor import Doctor
 from controller.engine.inbox import Inbox
 from controller.engine.runtime import Runtime
 from controller.engine.sources import Sources
+from controller.engine.whereabouts import ask_the_leader, where_it_leads
 from controller.errors import Conflict, ControllerError, InvalidInput, NotFound
 from controller.ports import Batch
 from controller.store import Transaction
@@ -57,6 +57,7 @@ class Checkup:
         Raises `NotFound`, and `Conflict` for a source that was not built.
         """
         self._check(name)
+        self._check_here(name)
         if name != API_ORIGIN and self._sources.shape(name) is None:
             reason = self._runtime.complaints.of(name).get("build", "see the daemon's log")
             raise Conflict(f"source {name!r} does not run: {reason}", hint="correct it, then: retrainctl reload")
@@ -87,6 +88,7 @@ class Checkup:
         self._check(name)
         if not reason.strip():
             raise InvalidInput("moving a source needs a reason", hint="it is recorded with your name")
+        self._check_here(name)
         find = getattr(self._sources.get(name), "seek", None)
         if find is None:
             kind = self._type(name)
@@ -116,33 +118,41 @@ class Checkup:
             known = ", ".join(sorted(self._runtime.config.sources)) or "none"
             raise NotFound(f"no source {name!r} is configured", hint=f"configured: {known}")
 
+    def _check_here(self, name: str) -> None:
+        if self._sources.is_elsewhere(name):
+            raise Conflict(
+                f"source {name!r} runs on the replica that leads, and this one follows",
+                hint=ask_the_leader(self._runtime),
+            )
+
     def _type(self, name: str) -> str:
         spec = self._runtime.config.sources.get(name)
         return API_ORIGIN if spec is None else spec.type
 
+    def _shape(self, name: str) -> str | None:
+        return self._sources.shape_of(name) if self._sources.is_elsewhere(name) else self._sources.shape(name)
+
     def _known(self, tx: Transaction, name: str) -> Known:
         runtime = self._runtime
         spec = runtime.config.sources.get(name)
+        stat = self._doctor.stat(tx, name)
         return Known(
             name=name,
             type=self._type(name),
-            stat=self._doctor.stat(name),
+            stat=stat,
             now=tx.now,
-            shape="push" if name == API_ORIGIN else self._sources.shape(name),
+            shape="push" if name == API_ORIGIN else self._shape(name),
+            elsewhere=where_it_leads(tx) if self._sources.is_elsewhere(name) else None,
             expect_every=None if spec is None else spec.expect_every,
             quiet_seconds=self._doctor.quiet_seconds(name),
             complaints=runtime.complaints.of(name),
             notes=self._sources.notes(name),
             report=self._report(name),
-            last_event=self._last_event(tx, name),
+            last_event=None if stat.last_event_id is None else tx.events.get(stat.last_event_id),
             dead_letters=tx.sources.dead_letters(name),
             endpoint=self._endpoint(name),
             policies=self._policies(name),
         )
-
-    def _last_event(self, tx: Transaction, name: str) -> Any:
-        event_id = self._doctor.stat(name).last_event_id
-        return None if event_id is None else tx.events.get(event_id)
 
     def _report(self, name: str) -> Mapping[str, Json]:
         """Return what a source says of itself; one that raises says that."""

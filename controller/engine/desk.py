@@ -6,19 +6,28 @@ import hashlib
 import threading
 from collections.abc import Callable, Mapping
 from datetime import timedelta
-from typing import Any
+from typing import Any, Protocol
 
 from controller.config import Config
-from controller.core.model import PERSON_ORIGIN, RETRAIN_REQUESTED, Json, NewEvent, Run, Version
+from controller.core.model import PERSON_ORIGIN, RETRAIN_REQUESTED, Attempt, Job, Json, NewEvent, Run, Version
 from controller.engine.acts import Acts
-from controller.engine.evaluator import Evaluator
 from controller.engine.gatekeeper import Gatekeeper, predecessor
 from controller.engine.runtime import Runtime
 from controller.engine.training import close_training
-from controller.errors import Conflict, InvalidInput, NotFound
+from controller.errors import Conflict, InvalidInput, NotFound, RetryLater
 from controller.store import Transaction
+from controller.store.dialect import dump_json
 
+_SEE_RUN = "see `retrainctl runs show`"
 TOKEN_PREFIX = "rt_"  # noqa: S105 - a mark for scanners, not a secret
+
+
+class Activates(Protocol):
+    """Puts a configuration in force."""
+
+    def __call__(self, *, actor: str, config: Config) -> None:
+        """All of it, or (whatever this raises) nothing."""
+        ...
 
 
 class Desk:
@@ -27,14 +36,14 @@ class Desk:
     def __init__(
         self,
         runtime: Runtime,
-        evaluator: Evaluator,
+        activate: Activates,
         *,
         reload: Callable[[], Config],
         reloaded: Callable[[Config], None] = lambda config: None,
     ) -> None:
         """`reload` reads the configuration again, `reloaded` hears of one that came into force."""
         self._runtime = runtime
-        self._evaluator = evaluator
+        self._activate = activate
         self._reload = reload
         self._reloaded = reloaded
         self._reloading = threading.Lock()
@@ -80,7 +89,7 @@ class Desk:
             ring=("evaluator",),
         )
 
-    def cancel(self, run_id: str, *, who: str, reason: str) -> dict[str, Json]:
+    def cancel(self, run_id: str, *, who: str, reason: str, key: str | None = None) -> dict[str, Json]:
         """Stop a run, wherever it is; asking twice is one act. Raises `Conflict` when it has ended or is being promoted."""
 
         def act(tx: Transaction) -> dict[str, Json]:
@@ -97,7 +106,8 @@ class Desk:
                 return {"run": run_id, "state": run.state, "stopping": True}
             raise Conflict(f"run {run_id} is {run.state} and cannot be cancelled")
 
-        return self._act(act, "cancel", run_id, who=who, reason=reason, ring=("monitor", "dispatcher", "evaluator"))
+        ring = ("monitor", "dispatcher", "evaluator")
+        return self._act(act, "cancel", run_id, who=who, reason=reason, key=key, ring=ring)
 
     def retry(self, run_id: str, *, who: str, reason: str, key: str | None) -> dict[str, Json]:
         """Ask for a new run with the parameters of one that has ended."""
@@ -123,7 +133,7 @@ class Desk:
 
         return self._acts.once(act, "retry", run_id, who=who, reason=reason, details={}, key=key, ring=("evaluator",))
 
-    def approve(self, run_id: str, *, who: str, reason: str) -> dict[str, Json]:
+    def approve(self, run_id: str, *, who: str, reason: str, key: str | None = None) -> dict[str, Json]:
         """Let a run that waits be promoted."""
 
         def act(tx: Transaction) -> dict[str, Json]:
@@ -139,9 +149,9 @@ class Desk:
                 raise Conflict(f"another promotion of model {run.model!r} is under way; try again when it has ended")
             return {"run": run_id, "state": "PROMOTING", "version": challenger.number}
 
-        return self._act(act, "approve", run_id, who=who, reason=reason, ring=("gatekeeper",))
+        return self._act(act, "approve", run_id, who=who, reason=reason, key=key, ring=("gatekeeper",))
 
-    def reject(self, run_id: str, *, who: str, reason: str) -> dict[str, Json]:
+    def reject(self, run_id: str, *, who: str, reason: str, key: str | None = None) -> dict[str, Json]:
         """Send a run that waits home."""
 
         def act(tx: Transaction) -> dict[str, Json]:
@@ -151,34 +161,53 @@ class Desk:
             self._drop_candidates(tx, run, why)
             return {"run": run_id, "state": "REJECTED"}
 
-        return self._act(act, "reject", run_id, who=who, reason=reason, ring=("dispatcher", "evaluator"))
+        return self._act(act, "reject", run_id, who=who, reason=reason, key=key, ring=("dispatcher", "evaluator"))
 
-    def resolve(self, run_id: str, candidate: str | None, as_: str, *, who: str, reason: str) -> dict[str, Json]:
-        """Say what became of a job that is UNKNOWN: `running` or `failed`."""
+    def resolve(
+        self,
+        run_id: str,
+        candidate: str | None,
+        as_: str,
+        *,
+        who: str,
+        reason: str,
+        handle: Mapping[str, Json] | None = None,
+        key: str | None = None,
+    ) -> dict[str, Json]:
+        """Say what became of a job that is UNKNOWN: `running` or `failed`. Saying the same again is no second act.
+
+        One that runs is watched by its handle; `handle` gives it where the launcher never did, and its launcher must know it.
+        """
         if as_ not in ("running", "failed"):
             raise InvalidInput(f"a job can be resolved as running or failed, not as {as_!r}")
+        if handle is not None and as_ != "running":
+            raise InvalidInput("a handle is for a job that runs", hint="leave it away, or resolve as running")
+        details: dict[str, Json] = {"candidate": candidate, "as": as_}
+        if handle is not None:
+            details["handle"] = dict(handle)
+        known = self._acts.answered("resolve", run_id, reason=reason, details=details, key=key)
+        if known is not None:
+            return known
+        with self._runtime.store.reading() as tx:
+            job, attempt = _resolvable(tx, run_id, candidate)
+        answer: dict[str, Json] = {"run": run_id, "candidate": job.candidate, "state": as_.upper()}
+        if job.state != "UNKNOWN":
+            if job.state != as_.upper():
+                raise Conflict(f"{job.candidate} was resolved as {job.state.lower()} already", hint=_SEE_RUN)
+            return {**answer, "duplicate": True}
+        if as_ == "running":
+            self._check_handle(job, attempt, handle)
 
         def act(tx: Transaction) -> dict[str, Json]:
             run = _run(tx, run_id)
-            jobs = [
-                job
-                for job in tx.runs.jobs(run_id)
-                if job.state == "UNKNOWN" and (candidate is None or job.candidate == candidate)
-            ]
-            if not jobs:
-                raise Conflict(f"run {run_id} has no job in UNKNOWN", hint="see `retrainctl runs show`")
-            if len(jobs) > 1:
-                raise Conflict("several jobs are UNKNOWN", hint="name one with --candidate")
-            target = as_.upper()
-            attempt = tx.runs.attempt(jobs[0])
-            if target == "RUNNING" and (attempt is None or attempt.handle is None):
-                raise Conflict(
-                    f"the launcher never gave a handle for {jobs[0].candidate}, so its end could not be seen",
-                    hint="end it by hand if it runs, then resolve it as failed",
-                )
-            tx.runs.move_job(jobs[0], target, cause="resolved", reason=f"{who}: {reason}", actor=who)
+            fresh = tx.runs.lock_job(job.id)
+            if fresh is None or (fresh.state, fresh.attempt) != ("UNKNOWN", job.attempt):
+                raise Conflict(f"{job.candidate} of run {run_id} is no longer UNKNOWN", hint=_SEE_RUN)
+            if handle is not None and attempt is not None:
+                tx.runs.set_handle(attempt.id, handle)
+            tx.runs.move_job(fresh, as_.upper(), cause="resolved", reason=f"{who}: {reason}", actor=who)
             close_training(tx, run_id, self._runtime.spec_of(tx, run))
-            return {"run": run_id, "candidate": jobs[0].candidate, "state": target}
+            return answer
 
         return self._act(
             act,
@@ -186,12 +215,52 @@ class Desk:
             run_id,
             who=who,
             reason=reason,
+            details=details,
+            key=key,
             ring=("monitor", "gatekeeper", "dispatcher", "evaluator", "outbox"),
         )
 
+    def _check_handle(self, job: Job, attempt: Attempt | None, handle: Mapping[str, Json] | None) -> None:
+        """Raise unless a job can be watched: by the handle that its launcher gave, or by one that it knows."""
+        if attempt is None or (attempt.handle is None and handle is None):
+            raise Conflict(
+                f"the launcher never gave a handle for {job.candidate}, so its end could not be seen",
+                hint="give one with --handle if it runs and you know how its launcher calls it; "
+                "else end it by hand and resolve it as failed",
+            )
+        if handle is None:
+            return
+        if attempt.handle is not None and dict(attempt.handle) != dict(handle):
+            raise Conflict(
+                f"the launcher gave another handle for {job.candidate}: {dump_json(attempt.handle)}",
+                hint="leave --handle away",
+            )
+        launcher = self._runtime.launcher(attempt.launcher)
+        if self._runtime.is_elsewhere(launcher, attempt):
+            raise Conflict(
+                f"{job.candidate} was meant for another host, and cannot be looked for from here",
+                hint="start the daemon of that host: it finds the job by itself",
+            )
+        try:
+            seen = launcher.observe(handle)
+        except (RetryLater, OSError) as error:
+            raise Conflict(
+                f"launcher {attempt.launcher!r} cannot be asked now: {error}", hint="try again when it answers"
+            ) from error
+        except Exception as error:
+            raise InvalidInput(
+                f"{dump_json(handle)} is no handle that launcher {attempt.launcher!r} takes: {error!r}",
+                hint="see how the handles of its other jobs look: `retrainctl runs show RUN -o json`",
+            ) from error
+        if seen.state in ("lost", "unreachable"):
+            raise Conflict(
+                f"launcher {attempt.launcher!r} knows no job of this handle: {seen.reason or seen.state}",
+                hint="if it does not run, resolve it as failed",
+            )
+
     # ------------------------------------------------------------------------------------------- models
 
-    def promote(self, target: str, *, who: str, reason: str) -> dict[str, Json]:
+    def promote(self, target: str, *, who: str, reason: str, key: str | None = None) -> dict[str, Json]:
         """Make a version the champion past the gate: a run's best candidate, or a version by id. It shows as an override."""
         if not reason.strip():
             raise InvalidInput("an override needs a reason")
@@ -200,9 +269,11 @@ class Desk:
             version = tx.models.version(target) or self._best_of_run(tx, target)
             return self._change_champion(tx, version, "override", who=who, reason=reason)
 
-        return self._act(act, "promote", target, who=who, reason=reason, ring=("gatekeeper",))
+        return self._act(act, "promote", target, who=who, reason=reason, key=key, ring=("gatekeeper",))
 
-    def rollback(self, model: str, *, who: str, reason: str, to: str | None = None) -> dict[str, Json]:
+    def rollback(
+        self, model: str, *, who: str, reason: str, to: str | None = None, key: str | None = None
+    ) -> dict[str, Json]:
         """Make the previous champion (or version `to`) the champion again, and hold automatic promotion."""
         self._runtime.model(model)
 
@@ -218,10 +289,18 @@ class Desk:
                 raise Conflict(f"v{version.number} is {version.state}: only a former champion can be rolled back to")
             return self._change_champion(tx, version, "rollback", who=who, reason=reason)
 
-        return self._act(act, "rollback", model, who=who, reason=reason, ring=("gatekeeper",))
+        details = {} if to is None else {"to": to}
+        return self._act(act, "rollback", model, who=who, reason=reason, details=details, key=key, ring=("gatekeeper",))
 
     def adopt(
-        self, model: str, *, who: str, reason: str, artifact: str, metrics: Mapping[str, float]
+        self,
+        model: str,
+        *,
+        who: str,
+        reason: str,
+        artifact: str,
+        metrics: Mapping[str, float],
+        key: str | None = None,
     ) -> dict[str, Json]:
         """Take in a champion that was made elsewhere."""
         from controller.engine import artifact as artifacts
@@ -240,9 +319,10 @@ class Desk:
             )
             return self._change_champion(tx, version, "adopted", who=who, reason=reason)
 
-        return self._act(act, "adopt", model, who=who, reason=reason, ring=("gatekeeper",))
+        details = {"artifact": place, "digest": digest, "metrics": dict(metrics)}
+        return self._act(act, "adopt", model, who=who, reason=reason, details=details, key=key, ring=("gatekeeper",))
 
-    def pause(self, scope: str, target: str, *, who: str, reason: str) -> dict[str, Json]:
+    def pause(self, scope: str, target: str, *, who: str, reason: str, key: str | None = None) -> dict[str, Json]:
         """Hold the decisions of everything, a model or a policy until somebody resumes."""
         self._check_scope(scope, target)
 
@@ -250,9 +330,9 @@ class Desk:
             tx.people.add_pause(scope=scope, target=target, actor=who, reason=reason)
             return {"scope": scope, "target": target, "paused": True}
 
-        return self._act(act, "pause", target, who=who, reason=reason, ring=())
+        return self._act(act, "pause", target, who=who, reason=reason, details={"scope": scope}, key=key, ring=())
 
-    def resume(self, scope: str, target: str, *, who: str, reason: str) -> dict[str, Json]:
+    def resume(self, scope: str, target: str, *, who: str, reason: str, key: str | None = None) -> dict[str, Json]:
         """Let decisions go on, and lift the hold that a rollback put on promotion; a policy's breaker closes.
 
         A breaker reads when its policy was last resumed from the row of this act.
@@ -274,31 +354,40 @@ class Desk:
                 "promotion_was_held": held,
             }
 
-        return self._act(act, "resume", target, who=who, reason=reason, ring=("evaluator", "gatekeeper"))
+        details, ring = {"scope": scope}, ("evaluator", "gatekeeper")
+        return self._act(act, "resume", target, who=who, reason=reason, details=details, key=key, ring=ring)
 
     # ------------------------------------------------------------------------------------------- installation
 
     def reload(self, *, who: str) -> dict[str, Json]:
-        """Read the configuration again: all of it comes into force, or (raises `ConfigError`) nothing."""
+        """Read the configuration again: all of it comes into force, or (raises `ConfigError`) nothing.
+
+        On a replica that follows it is in use at once, and in force when that replica leads, which it asks for (`leads` is false).
+        """
         with self._reloading:
             before = self._runtime.config
             after = self._reload()
             changed = _changes(before, after)
-            if after.version != before.version:
-                self._evaluator.activate(actor=who, config=after)
-                self._act(
-                    lambda _: {"version": after.version},
-                    "reload",
-                    after.version,
-                    who=who,
-                    reason="",
-                    ring=("dispatcher", "gatekeeper"),
-                )
-            # Last, so that what new sources bring is decided by the new policies; and also when nothing changed, because an
-            # earlier reload may have failed right before this. Sources that are as they were are left alone.
-            self._reloaded(after)
+            try:
+                if after.version != before.version:
+                    self._activate(actor=who, config=after)
+                    self._act(
+                        lambda _: {"version": after.version},
+                        "reload",
+                        after.version,
+                        who=who,
+                        reason="",
+                        ring=("dispatcher", "gatekeeper"),
+                    )
+            finally:
+                # Last, so that what new sources bring is decided by the new policies. Also when the answer to what was written just now was
+                # lost, because it is in force all the same; and when nothing changed, because an earlier reload may have failed right
+                # before this. Sources that are as they were are left alone.
+                if self._runtime.config is after or after.version == before.version:
+                    self._reloaded(after)
         warnings = [str(problem) for problem in after.warnings]
-        return {"version": after.version, "changed": changed, "warnings": warnings}
+        leads = self._runtime.lease.leads
+        return {"version": after.version, "changed": changed, "warnings": warnings, "leads": leads}
 
     def create_token(self, name: str, *, who: str, expires_in: timedelta | None) -> dict[str, Json]:
         """Make a bearer token; it is shown this once and only its digest is kept."""
@@ -352,8 +441,10 @@ class Desk:
         who: str,
         reason: str,
         ring: tuple[str, ...],
+        details: Mapping[str, Json] | None = None,
+        key: str | None = None,
     ) -> dict[str, Json]:
-        return self._acts.once(act, verb, target, who=who, reason=reason, details={}, key=None, ring=ring)
+        return self._acts.once(act, verb, target, who=who, reason=reason, details=details or {}, key=key, ring=ring)
 
     def _check_scope(self, scope: str, target: str) -> None:
         model, _, policy = target.partition("/")
@@ -434,6 +525,25 @@ def _run(tx: Transaction, run_id: str, *, lock: bool = False) -> Run:
     if run is None:
         raise NotFound(f"there is no run {run_id!r}")
     return run
+
+
+def _resolvable(tx: Transaction, run_id: str, candidate: str | None) -> tuple[Job, Attempt | None]:
+    """Return the job that is UNKNOWN, or that a person resolved last, with its present attempt."""
+    _run(tx, run_id)
+    jobs = tx.runs.jobs(run_id)
+    named = [job for job in jobs if candidate in (None, job.candidate)]
+    if not named:
+        names = ", ".join(job.candidate for job in jobs) or "none"
+        raise NotFound(f"run {run_id} has no candidate {candidate!r}", hint=f"it has: {names}")
+    unknown = [job for job in named if job.state == "UNKNOWN"]
+    if len(unknown) > 1:
+        names = ", ".join(job.candidate for job in unknown)
+        raise Conflict(f"several jobs of run {run_id} are UNKNOWN: {names}", hint="name one with --candidate")
+    found = unknown or [job for job in named if job.cause == "resolved"]
+    if len(found) != 1:
+        states = ", ".join(f"{job.candidate} is {job.state}" for job in named)
+        raise Conflict(f"no job of run {run_id} is UNKNOWN: {states}", hint=_SEE_RUN)
+    return found[0], tx.runs.attempt(found[0])
 
 
 def _awaiting(tx: Transaction, run_id: str) -> Run:

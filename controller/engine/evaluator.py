@@ -45,9 +45,13 @@ class Evaluator:
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
         self._is_busy = False
+        #: Whether the configuration was put in force since this loop began: whoever begins to lead does that first.
+        self._is_in_force = False
 
     def tick(self, now: datetime) -> Ticked:
         """Decide on a batch of waiting events and due timers."""
+        if not self._is_in_force:
+            self.activate(actor="retraind")
         try:
             ahead = self._look_ahead() if self._is_busy else None
             worked, next_at, again = self._batch(events=BATCH, timers=BATCH, ahead=ahead)
@@ -178,6 +182,7 @@ class Evaluator:
             settle_states(tx, config)
         if config is not self._runtime.config:
             self._runtime.use(config)
+        self._is_in_force = True
         self._runtime.bells.ring(self.name)
 
 

@@ -13,10 +13,11 @@ SPARE = 4
 
 
 class Folders:
-    """The folders of attempts below `state_dir/runs`. Used by one thread."""
+    """The folders of attempts. Used by one thread."""
 
-    def __init__(self, state_dir: Path) -> None:
-        self._spares_at = state_dir / "spare"
+    def __init__(self, spares_at: Path) -> None:
+        """`spares_at` is on the file system of the attempts, and nobody else's."""
+        self._spares_at = spares_at
         self._spares: list[Path] | None = None
         self._made = 0
 

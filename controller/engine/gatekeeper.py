@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from controller.core.gate import Contestant, Verdict, judge
@@ -63,7 +64,7 @@ class Gatekeeper:
         except StoreError:
             raise
         except Exception as error:
-            self._runtime.complaints.set(self.name, entity, f"{entity} cannot be dealt with: {error!r}")
+            self._runtime.complaints.set(self.name, entity, f"{entity} cannot be dealt with: {error!r}", code="loop.entity")
             self._runtime.log.error("gatekeeper.stuck", entity=entity, error=repr(error), exc_info=True)
             return 0, self._runtime.clock.now() + STUCK
         self._runtime.complaints.set(self.name, entity, None)
@@ -75,7 +76,7 @@ class Gatekeeper:
         with self._runtime.store.reading() as tx:
             spec = self._runtime.spec_of(tx, run)
             jobs, results = tx.runs.jobs(run.id), tx.runs.results(run.id)
-            folders = {job.id: attempt.folder for job in jobs if (attempt := tx.runs.attempt(job)) is not None}
+            folders = {job.id: self._runtime.folder_of(attempt) for job in jobs if (attempt := tx.runs.attempt(job)) is not None}
             champion = _pinned(tx, run)
         contestants, artifacts = self._contestants(spec, jobs, results, folders)
         verdict = judge(
@@ -112,7 +113,7 @@ class Gatekeeper:
         spec: ModelSpec,
         jobs: Sequence[Job],
         results: dict[str, Result],
-        folders: dict[str, str],
+        folders: dict[str, Path],
     ) -> tuple[list[Contestant], dict[str, tuple[str, str | None]]]:
         """Return the candidates as the gate takes them, and each one's artifact with its digest."""
         artifacts: dict[str, tuple[str, str | None]] = {}
@@ -122,7 +123,7 @@ class Gatekeeper:
             problem = None
             if result is not None and (result.artifact or spec.promoters):
                 try:
-                    folder = self._runtime.state_dir / folders[job.id] / "artifact"
+                    folder = folders[job.id] / "artifact"
                     place = artifact.locate(result.artifact, folder)
                     artifacts[job.candidate] = (place, artifact.digest(place))
                 except InvalidInput as error:
@@ -415,6 +416,7 @@ class Gatekeeper:
 
     def _apply(self, spec: ModelSpec, order: PromotionOrder, step: Step) -> Step | datetime | None:
         """Carry out one step and read it back; None: done. An instant: try again then. The step: it gave up."""
+        self._runtime.lease.check()
         try:
             promoter = self._promoter(spec, step)
             promoter.promote(order)
@@ -475,6 +477,7 @@ class Gatekeeper:
         for step in reversed(steps):
             if step.state == "UNDONE":
                 continue
+            self._runtime.lease.check()
             try:
                 promoter = self._promoter(spec, step)
                 if step.state == "APPLIED" or promoter.current(order.model) == order.target.version_id:

@@ -2,6 +2,9 @@
 
 Sources and the API put batches in from their own threads; one tick stores all that wait in one transaction and then answers them all.
 An answer means that the event is on disk; only then does a source acknowledge upstream.
+
+A store that refuses is asked again by the inbox alone, with a write of its own, until it takes one; whoever comes meanwhile is refused at
+once. So a database that hangs costs one waiting thread and not one for every producer, and nobody waits for what cannot come.
 """
 
 from __future__ import annotations
@@ -21,6 +24,7 @@ from controller.engine.episodes import Name, domain_of, signs_of_life
 from controller.engine.runtime import Runtime, Ticked
 from controller.errors import ControllerError, InvalidInput, StoreBusy
 from controller.ports import Batch
+from controller.retry import backoff
 from controller.store import Transaction
 from controller.store.intake import Prepared, prepare
 
@@ -28,8 +32,10 @@ from controller.store.intake import Prepared, prepare
 GROUP = 2000
 #: Most events that may wait to be stored; more are refused, and their producers try again.
 WAITING = 20_000
-#: A store that refused is tried this often while no producer comes back.
-PROBE = timedelta(seconds=5)
+#: A store that refused is tried this often; meanwhile producers are refused without asking it.
+PROBE = timedelta(seconds=1)
+#: A transaction that others were in the way of is tried again so many times before its producers hear of it.
+CONTENDED = 5
 
 
 @dataclass(slots=True)
@@ -39,6 +45,8 @@ class _Waiting:
     #: What it counts for: one for each event, and for each dead letter one and another for each KiB of it.
     weight: int
     done: Future[list[Receipt]] = field(default_factory=Future)
+    #: It is being stored, and can no longer be withdrawn.
+    taken: bool = False
 
 
 class Inbox:
@@ -51,21 +59,33 @@ class Inbox:
         self._lock = threading.Lock()
         self._waiting: deque[_Waiting] = deque()
         self._count = 0
-        self._refused = False
+        #: Why the store refused; None while it takes what comes.
+        self._refused: StoreBusy | None = None
+        #: How often the same group was in the way of others, or they in its.
+        self._contended = 0
         #: What came in since the start, by source.
         self.arrivals = Arrivals()
         self._burial = Burial(runtime)
 
+    @property
+    def waiting(self) -> int:
+        """How many events wait to be stored."""
+        return self._count
+
     def put(self, origin: str, batch: Batch) -> Future[list[Receipt]]:
         """Hand over a batch of a source; the future answers with its receipts after the commit.
 
-        Raises `StoreBusy` when too much waits already.
+        Whoever waits no longer may cancel the future: a batch that is not being stored yet is withdrawn.
+        Raises `StoreBusy` when too much waits already, or the store refused a moment ago.
         """
         waiting = _Waiting(origin, batch, _weight(batch))
         with self._lock:
+            if self._refused is not None:
+                self.arrivals.refuse(origin, len(batch.events))
+                raise StoreBusy(self._refused.message, code=self._refused.code, after_seconds=2)
             if self._waiting and self._count + waiting.weight > WAITING:
                 self.arrivals.refuse(origin, len(batch.events))
-                raise StoreBusy(f"{self._count} events wait to be stored already", after_seconds=1)
+                raise StoreBusy(f"{self._count} events wait to be stored already", after_seconds=1, code="intake.full")
             self._waiting.append(waiting)
             self._count += waiting.weight
         self._runtime.bells.ring(self.name)
@@ -75,10 +95,12 @@ class Inbox:
         """Store what waits, in one transaction, and answer."""
         group = self._take()
         if not group:
-            return self._probe(now) if self._refused else Ticked()
+            return self._probe(now) if self._refused is not None else Ticked()
         try:
             receipts = self._commit(group)
         except StoreBusy as error:
+            if error.code == "store.contended" and self._contended < CONTENDED:
+                return self._put_back(group, now)
             ticked = self._complain(error, now)  # first, so that whoever is refused finds the reason in /readyz
             self._refuse(group, error)
             return ticked
@@ -101,7 +123,17 @@ class Inbox:
         self._burial.tell(buried)
         return receipts
 
+    def _put_back(self, group: Sequence[_Waiting], now: datetime) -> Ticked:
+        """Try a group again after a moment of chance: a deadlock is nobody's fault, and no reason to refuse anybody."""
+        self._contended += 1
+        with self._lock:
+            self._waiting.extendleft(reversed(group))
+            self._count += sum(waiting.weight for waiting in group)
+        first, longest = timedelta(milliseconds=10), timedelta(milliseconds=200)
+        return Ticked(next_at=now + backoff(self._contended, self._runtime.random, first=first, longest=longest))
+
     def _answer(self, group: Sequence[_Waiting], receipts: Sequence[list[Receipt]]) -> None:
+        self._contended = 0
         self._well_again()
         self._runtime.bells.ring("evaluator")
         at, monotonic = self._runtime.clock.now().timestamp(), self._runtime.clock.monotonic()
@@ -135,13 +167,16 @@ class Inbox:
         return Ticked()
 
     def _complain(self, error: StoreBusy, now: datetime) -> Ticked:
-        self._refused = True
-        self._runtime.complaints.set("store", self.name, error.message)
+        self._contended = 0
+        with self._lock:
+            self._refused = error
+        self._runtime.complaints.set("store", self.name, error.message, code=error.code)
         return Ticked(next_at=now + PROBE)
 
     def _well_again(self) -> None:
-        if self._refused:
-            self._refused = False
+        if self._refused is not None:
+            with self._lock:
+                self._refused = None
             self._runtime.complaints.set("store", self.name, None)
 
     def _take(self) -> list[_Waiting]:
@@ -150,10 +185,18 @@ class Inbox:
         with self._lock:
             while self._waiting and (not group or weight + self._waiting[0].weight <= GROUP):
                 waiting = self._waiting.popleft()
-                group.append(waiting)
-                weight += waiting.weight
-            self._count -= weight
+                self._count -= waiting.weight
+                if waiting.taken or waiting.done.set_running_or_notify_cancel():
+                    waiting.taken = True
+                    group.append(waiting)
+                    weight += waiting.weight
         return group
+
+    def _take_all(self) -> list[_Waiting]:
+        taken: list[_Waiting] = []
+        while group := self._take():
+            taken += group
+        return taken
 
     def _prepare(self, waiting: _Waiting, now: datetime) -> Prepared | None:
         if not waiting.batch.events:
@@ -180,6 +223,8 @@ class Inbox:
             tx.episodes.alive(signs)
 
     def _refuse(self, group: Sequence[_Waiting], error: ControllerError) -> None:
+        if self._refused is not None:  # what still waits would only be refused one group after the other
+            group = [*group, *self._take_all()]
         for waiting in group:
             self.arrivals.refuse(waiting.origin, len(waiting.batch.events))
             waiting.done.set_exception(error)

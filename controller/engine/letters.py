@@ -33,7 +33,7 @@ class Letters:
         self._runtime = runtime
         self._source = source
         self._acts = Acts(runtime)
-        self._views = LetterViews(runtime.store)
+        self._views = LetterViews(runtime.store.asking())
 
     # ------------------------------------------------------------------------------------------- looking
 
@@ -191,12 +191,13 @@ class Letters:
                 f"{letter.id} cannot be read again: {', '.join(letter.meta[LEFT_OUT])} did not fit beside it",
                 hint="have its producer send it again, and drop this one",
             )
+        gone = f"configure it again, or take the bytes with `{bytes_of_it}`"
         try:
             source = self._source(letter.origin)
         except NotFound as error:
             raise Conflict(
-                f"{letter.id} cannot be read again: its source {letter.origin!r} does not run",
-                hint=f"configure it again, or take the bytes with `{bytes_of_it}`",
+                f"{letter.id} cannot be read again here: its source {letter.origin!r} does not run",
+                hint=error.hint if self._is_elsewhere(letter.origin) else gone,
             ) from error
         try:
             reader: Callable[[Any], Sequence[NewEvent]] = source.read_again
@@ -206,6 +207,10 @@ class Letters:
                 hint=f"take the bytes with `{bytes_of_it}`",
             ) from error
         return reader
+
+    def _is_elsewhere(self, source: str) -> bool:
+        """Say whether a source that does not run here may run on the replica that leads."""
+        return source in self._runtime.config.sources and not self._runtime.lease.leads
 
     def _store(
         self, letter: Letter, events: Sequence[NewEvent], *, who: str, reason: str, key: str | None

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from controller.engine.attic import was_pruned
 from controller.engine.runtime import Runtime
+from controller.engine.whereabouts import other_owner, place
 from controller.errors import Conflict, NotFound
 from controller.ports import LogChunk
 
@@ -31,4 +33,16 @@ class Logs:
         if not found or found[-1].handle is None:
             raise NotFound(f"candidate {wanted[0].candidate} of run {run_id} has no log yet")
         chosen = found[-1]
-        return self._runtime.launcher(chosen.launcher).log(chosen.handle or {}, offset, limit)
+        launcher = self._runtime.launcher(chosen.launcher)
+        if launcher.local and (elsewhere := other_owner(self._runtime, chosen.owner)) is not None:
+            replica, is_there = elsewhere
+            raise Conflict(
+                f"the log of candidate {wanted[0].candidate} of run {run_id} lies on host {replica.host}, where its job was started",
+                hint=f"{'ask the replica there' if is_there else 'not seen lately'}: {place(replica)}",
+            )
+        if launcher.local and chosen.owner == self._runtime.owner and was_pruned(self._runtime.folder_of(chosen)):
+            raise NotFound(
+                f"the log of candidate {wanted[0].candidate} of run {run_id} was removed",
+                hint="files of attempts are kept for as long as `retention: run_files` says",
+            )
+        return launcher.log(chosen.handle or {}, offset, limit)

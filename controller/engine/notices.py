@@ -26,7 +26,7 @@ class Notices:
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
         self._acts = Acts(runtime)
-        self._views = NoticeViews(runtime.store)
+        self._views = NoticeViews(runtime.store.asking())
 
     def notifications(
         self,

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Protocol
 
+from controller.core.due import is_due
 from controller.core.model import Notification
 from controller.core.notices import MOST, Bundling, gathered, is_grouped, ready_at
 from controller.engine.runtime import Runtime, Ticked
@@ -27,7 +28,7 @@ BATCH = 50
 #: A message that nobody took for this long is given up on.
 PATIENCE = timedelta(hours=24)
 #: A channel whose outcome could not be written rests for so long.
-REST = timedelta(seconds=5)
+REST = timedelta(seconds=2)
 #: A send that has not come back after this is complained of in the log.
 HANGS = timedelta(minutes=5)
 
@@ -102,6 +103,9 @@ class Outbox:
         closed, again, open_at = self._close(now)
         served, due_at = self._serve_all(now)
         ends = [at for at in (open_at, due_at) if at is not None]
+        if any(at - now > PATIENCE for at in ends):  # written by a clock that was ahead, and was set back since
+            with self._runtime.store.transaction("tame") as tx:
+                again |= tx.outbox.tame(now, longest=PATIENCE) > 0
         return Ticked(worked=closed + served, again=again, next_at=min(ends, default=None))
 
     def stop(self, *, timeout: float) -> bool:
@@ -118,8 +122,8 @@ class Outbox:
             open_at = tx.outbox.next_open(now)
             waiting = [each for each in tx.outbox.waiting(now) if self._is_free(each.channel, now)]
             ready = {each: self._ready_at(tx, each) for each in waiting}
-        due = [each for each in waiting if (ready[each] or now) <= now]
-        later = [at for at in ready.values() if at is not None and at > now]
+        due = [each for each in waiting if is_due(ready[each] or now, now, longest=self._longest_wait(each))]
+        later = [at for each, at in ready.items() if at is not None and each not in due]
         next_at = min([*later, *([] if open_at is None else [open_at])], default=None)
         if not due:
             return 0, False, next_at
@@ -134,6 +138,10 @@ class Outbox:
             return None
         told = tx.outbox.told_at(waiting) if self._is_together(waiting) else None
         return ready_at(self._grouping(waiting), waiting.kind, first=waiting.first_at, told=told)
+
+    def _longest_wait(self, waiting: Waiting) -> timedelta:
+        grouping = self._grouping(waiting)
+        return timedelta(0) if grouping is None else max(grouping.wait, grouping.repeat)
 
     def _close_one(self, tx: Transaction, waiting: Waiting) -> int:
         if self._is_wanted(waiting):
@@ -160,7 +168,8 @@ class Outbox:
     def _is_free(self, channel: str, now: datetime) -> bool:
         with self._changed:
             rests_until = self._resting.get(channel)
-            return channel not in self._serving and (rests_until is None or rests_until <= now)
+            is_awake = rests_until is None or is_due(rests_until, now, longest=PATIENCE)
+            return channel not in self._serving and is_awake
 
     def _serve_all(self, now: datetime) -> tuple[int, datetime | None]:
         """Have every channel served for which something is due; return how many, and when the next group is due."""
@@ -171,7 +180,8 @@ class Outbox:
             with self._changed:
                 if channel in self._serving or self._stopped:
                     continue  # it rings when it is done
-                at = max(due_at, self._resting.get(channel, due_at))
+                rests_until = self._resting.get(channel, due_at)
+                at = due_at if is_due(rests_until, now, longest=PATIENCE) else max(due_at, rests_until)
                 if at > now:
                     later.append(at)
                     continue
@@ -210,7 +220,7 @@ class Outbox:
 
     def _is_awake(self, channel: str) -> bool:
         rests_until = self._resting.get(channel)
-        return rests_until is None or rests_until <= self._runtime.clock.now()
+        return rests_until is None or is_due(rests_until, self._runtime.clock.now(), longest=PATIENCE)
 
     def _rest(self, channel: str, until: datetime) -> None:
         with self._changed:
@@ -254,6 +264,7 @@ class Outbox:
 
     def _send(self, channel: str, group: Sequence[Notification]) -> _Outcome:
         runtime = self._runtime
+        runtime.lease.check()
         try:
             runtime.notifier(channel).send(gathered(group))
         except (GiveUp, PluginError) as error:

@@ -14,6 +14,7 @@ from controller.config import Config, models_from_normal_form, plugin_options
 from controller.core.index import PolicyIndex
 from controller.core.model import Attempt, Champion, Run, Version
 from controller.core.policy import ModelSpec, Training
+from controller.engine.complaints import Complaints
 from controller.engine.watched import Watched
 from controller.errors import GiveUp, NotFound
 from controller.plugins import guarded, load, names
@@ -31,8 +32,11 @@ from controller.store import Store, Transaction
 from controller.store.dialect import dump_json
 from controller.telemetry import Metrics
 
-#: How many sets of launchers' options are remembered.
+#: How many sets of launchers' options are remembered, how many promoters, and how many configurations beside the one in force:
+#: whatever was forgotten is made again.
 REMEMBERED_OPTIONS = 1000
+REMEMBERED_PROMOTERS = 200
+REMEMBERED_CONFIGURATIONS = 20
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -63,50 +67,81 @@ class Bells:
     """Wake-ups between loops: hints that save the wait for the sweep, never messages."""
 
     _ringers: dict[str, Callable[[], None]] = field(default_factory=dict)
+    #: Wakes loops of the other daemons on this database; None where there are none.
+    relay: Callable[[tuple[str, ...]], None] | None = None
 
     def hang(self, loop: str, ring: Callable[[], None]) -> None:
         """Say how a loop is woken."""
         self._ringers[loop] = ring
 
+    def take_down(self, loop: str, ring: Callable[[], None]) -> None:
+        """Let a loop that ends hear nothing any more, unless another has its place already."""
+        if self._ringers.get(loop) == ring:
+            del self._ringers[loop]
+
+    def names(self) -> tuple[str, ...]:
+        """Return the loops that are woken here."""
+        return tuple(self._ringers)
+
     def ring(self, *loops: str) -> None:
-        """Wake loops; one that has no bell sweeps on its own."""
+        """Wake loops, here or, if they do not run here, on another daemon; one that nobody wakes sweeps on its own."""
+        self.ring_here(*loops)
+        if self.relay is not None and (elsewhere := tuple(loop for loop in loops if loop not in self._ringers)):
+            self.relay(elsewhere)
+
+    def ring_here(self, *loops: str) -> None:
+        """Wake loops of this daemon only."""
         for loop in loops:
             ringer = self._ringers.get(loop)
             if ringer is not None:
                 ringer()
 
+    def ring_everywhere(self, *loops: str) -> None:
+        """Wake loops of every daemon: what they wait for may concern any of them."""
+        self.ring_here(*loops)
+        if self.relay is not None and loops:
+            self.relay(loops)
 
-class Complaints:
-    """What is wrong at the moment, by who says so; shown in `/readyz` and `status`."""
 
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._reasons: dict[tuple[str, str], str] = {}
+class Leading(Protocol):
+    """What the loops may ask of the lease (`lease.py`)."""
 
-    def set(self, who: str, what: str, reason: str | None) -> bool:
-        """Note or (None) clear a complaint; return whether anything changed."""
-        with self._lock:
-            before = self._reasons.get((who, what))
-            if reason is None:
-                self._reasons.pop((who, what), None)
-            else:
-                self._reasons[who, what] = reason
-            return before != reason
+    @property
+    def leads(self) -> bool:
+        """Whether this process decides, dispatches, judges and promotes."""
+        ...
 
-    def forget(self, who: str) -> None:
-        """Clear every complaint of one that is gone."""
-        with self._lock:
-            self._reasons = {key: reason for key, reason in self._reasons.items() if key[0] != who}
+    @property
+    def is_contested(self) -> bool:
+        """Whether another replica may ever lead instead."""
+        ...
 
-    def of(self, who: str) -> dict[str, str]:
-        """Return what one complains of: reasons by what they are about."""
-        with self._lock:
-            return {what: reason for (name, what), reason in sorted(self._reasons.items()) if name == who}
+    @property
+    def has_company(self) -> bool:
+        """Whether another replica was alive when this one looked last."""
+        ...
 
-    def all(self) -> list[str]:
-        """Return every complaint, as sentences."""
-        with self._lock:
-            return [f"{who}: {reason}" for (who, _), reason in sorted(self._reasons.items())]
+    def check(self) -> None:
+        """Raise `StoreBusy` unless an outward call may be made now: asked right before each."""
+        ...
+
+    def lose(self, reason: str) -> None:
+        """Cease to lead: a write of ours was refused because another leads."""
+        ...
+
+
+class Alone:
+    """A lease that nobody contests: for what runs without replicas, such as a replay."""
+
+    leads = True
+    is_contested = False
+    has_company = False
+
+    def check(self) -> None:
+        """Let every call be made."""
+
+    def lose(self, reason: str) -> None:
+        """Leave it to whoever runs the loops: the write that was refused says it all."""
 
 
 class Runtime:
@@ -133,12 +168,18 @@ class Runtime:
         #: Id of the state directory; local jobs of another owner are not ours to watch.
         self.owner = owner
         self.bells = Bells()
-        self.complaints = Complaints()
+        self.complaints = Complaints(clock)
         self.watched = Watched()
+        #: Whether this process leads; a daemon puts its own here.
+        self.lease: Leading = Alone()
+        #: Attempts whose launcher is being called right now: it is too early to say that such a one is not there.
+        self.launching: set[str] = set()
         self._launchers: dict[str, Launcher] = {}
         self._promoters: dict[str, Promoter] = {}
         self._notifiers: dict[str, Notifier] = {}
+        #: The models of configurations by version, the latest remembered last; read by many threads, changed under the lock.
         self._old: dict[str, Mapping[str, ModelSpec]] = {}
+        self._remembering = threading.Lock()
         #: Validated options by launcher and text: most models launch with the same ones again and again.
         self._launcher_options: dict[str, Any] = {}
         self.config: Config = config
@@ -152,13 +193,24 @@ class Runtime:
             del self._notifiers[name]
         policies = [policy for model in config.models.values() for policy in model.policies.values()]
         self.index = PolicyIndex(policies)
-        self._old[config.version] = config.models
+        self._remember(config.version, config.models)
         self.config = config
 
     @property
     def state_dir(self) -> Path:
         """The folder of everything that is not in the database: runs, socket, owner id."""
         return self.config.state_dir
+
+    @property
+    def spare_folders(self) -> Path:
+        """Where folders wait that were made ahead: beside those of the attempts, and ours alone."""
+        config = self.config
+        is_ours = config.state_dir in config.runs_dir.parents
+        return config.state_dir / "spare" if is_ours else config.runs_dir / f".spare-{self.owner}"
+
+    def folder_of(self, attempt: Attempt) -> Path:
+        """Return the folder of an attempt's files; that of a local job of another replica is on another disk."""
+        return self.config.runs_dir / Path(attempt.folder).name
 
     def model(self, name: str) -> ModelSpec:
         """Return a configured model; raises `NotFound`."""
@@ -175,8 +227,17 @@ class Runtime:
             body = tx.people.configuration(run.config_version)
             if body is None:
                 raise GiveUp(f"configuration {run.config_version!r} of run {run.id} is not in the store")
-            models = self._old[run.config_version] = models_from_normal_form(body)
+            models = models_from_normal_form(body)
+            self._remember(run.config_version, models)
         return models[run.model]
+
+    def _remember(self, version: str, models: Mapping[str, ModelSpec]) -> None:
+        """Keep a configuration at hand, and let go of the one that was asked for the longest time ago."""
+        with self._remembering:
+            self._old.pop(version, None)
+            self._old[version] = models
+            while len(self._old) > REMEMBERED_CONFIGURATIONS:
+                del self._old[next(iter(self._old))]
 
     def launcher(self, name: str) -> Launcher:
         """Return a launcher by name, made on first use; raises `PluginError`."""
@@ -205,6 +266,8 @@ class Runtime:
         wanted = spec.promoters[position - 1]
         key = f"{wanted.type}:{sorted(wanted.options.items(), key=str)!r}"
         if key not in self._promoters:
+            if len(self._promoters) >= REMEMBERED_PROMOTERS:
+                self._promoters.clear()
             cls = load("promoters", wanted.type)
             options = plugin_options("promoters", wanted.type, wanted.options, base=self.config.base)
             context = PromoterContext(base=self.config.base, state=self.state_dir, log=self.log)

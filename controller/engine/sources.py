@@ -1,5 +1,8 @@
 """The configured sources, running: streams in threads of their own, timed ones with the ticker, pushed ones ready to be called.
 
+What is pushed is taken by every replica, and so are streams that share themselves out, as Kafka's consumer groups do.
+The others, which would see the same things twice, run on the replica that leads.
+
 One source that cannot be built, fails or hangs never keeps another from its work.
 A source that a reload changed is stopped and built anew; the others do not notice.
 """
@@ -18,10 +21,11 @@ from controller.core.model import Json
 from controller.engine.inbox import Inbox
 from controller.engine.runtime import Runtime
 from controller.engine.ticker import Ticker
-from controller.errors import Conflict, ControllerError, NotFound, RetryLater
+from controller.engine.whereabouts import ask_the_leader
+from controller.errors import Conflict, ControllerError, NotFound, PluginError, RetryLater, StoreBusy
 from controller.plugins import guarded, load
 from controller.ports import Batch, PushSource, SourceContext, StreamSource
-from controller.retry import backoff
+from controller.retry import backoff, store_backoff
 from controller.telemetry import logger
 
 #: How long a stream may take to end when it is stopped for a reload or a seek.
@@ -48,21 +52,28 @@ class SourceThread:
         self._thread.join(timeout)
         return not self._thread.is_alive()
 
+    @property
+    def has_died(self) -> bool:
+        """Whether its thread has ended although nobody asked it to."""
+        return self._thread.ident is not None and not self._thread.is_alive() and not self._stop.is_set()
+
     def _run(self) -> None:
         failures = 0
         while not self._stop.is_set():
             began = self._runtime.clock.monotonic()
             try:
                 self._source.run(self._stop)
-            except Exception as error:  # a plugin may raise anything; one bad source never stops another
+            except BaseException as error:  # whatever a plugin raises, also what ends a thread: it stops only itself
                 if self._stop.is_set():
                     self._runtime.log.warning("source.failed_at_stop", source=self.name, error=repr(error))
                     return  # another thread may have its name by now
                 failures = 1 if self._runtime.clock.monotonic() - began > 60 else failures + 1
                 reason = error.message if isinstance(error, ControllerError) else repr(error)
                 self._runtime.complaints.set(self.name, "run", reason)
-                self._runtime.log.error("source.failed", source=self.name, error=reason, exc_info=True)
-                self._stop.wait(backoff(failures, self._runtime.random).total_seconds())
+                is_busy = isinstance(error, StoreBusy)
+                self._runtime.log.error("source.failed", source=self.name, error=reason, exc_info=not is_busy)
+                wait = store_backoff if is_busy else backoff
+                self._stop.wait(wait(failures, self._runtime.random).total_seconds())
             # A source that runs well does not return, so it counts as well from the moment it is tried again.
             if not self._stop.is_set():
                 self._runtime.complaints.set(self.name, "run", None)
@@ -125,10 +136,11 @@ class Sources:
         self._running: dict[str, _Running] = {}
 
     def use(self, config: Config) -> None:
-        """Start the sources that are new or changed, and stop those that are gone or changed."""
+        """Start the sources that are new or changed, and stop those that are gone or changed, or are not for this replica now."""
         with self._changing:
+            leads = self._runtime.lease.leads
             for name, running in list(self._running.items()):
-                if config.sources.get(name) != running.spec:
+                if config.sources.get(name) != running.spec or not (leads or _is_everywhere(running.source)):
                     self._end(running)
                     del self._running[name]
                     self._runtime.complaints.forget(name)
@@ -161,7 +173,8 @@ class Sources:
         running = self._running.get(name)
         if running is None:
             known = ", ".join(sorted(self._running)) or "none"
-            raise NotFound(f"no source {name!r} runs", hint=f"running: {known}")
+            hint = ask_the_leader(self._runtime) if self.is_elsewhere(name) else f"running: {known}"
+            raise NotFound(f"no source {name!r} runs here", hint=hint)
         return running.source
 
     def notes(self, name: str) -> Mapping[str, tuple[datetime, Json | bytes]]:
@@ -173,6 +186,27 @@ class Sources:
         """Return a source's shape: stream, timed or push; None when it was not built."""
         running = self._running.get(name)
         return None if running is None else running.shape
+
+    def is_everywhere(self, name: str) -> bool:
+        """Say whether a configured source runs on every replica, and not only on the one that leads."""
+        spec = self._runtime.config.sources.get(name)
+        try:
+            return spec is not None and _is_everywhere(load("sources", spec.type))
+        except PluginError:
+            return False
+
+    def is_elsewhere(self, name: str) -> bool:
+        """Say whether a source does not run here because another replica leads."""
+        known = name in self._runtime.config.sources
+        return known and not self._runtime.lease.leads and not self.is_everywhere(name)
+
+    def shape_of(self, name: str) -> str | None:
+        """Return the shape that a configured source has wherever it runs; None when its plugin cannot be loaded."""
+        spec = self._runtime.config.sources.get(name)
+        try:
+            return None if spec is None else _shape(load("sources", spec.type))
+        except PluginError:
+            return None
 
     def restart(self, name: str, between: Callable[[], None]) -> None:
         """Stop a source, call `between`, and build and start it anew.
@@ -202,13 +236,15 @@ class Sources:
         door = _Door()
         try:
             cls = load("sources", spec.type)
+            if not (runtime.lease.leads or _is_everywhere(cls)):
+                return
             source = guarded(cls(spec.options, self._context(name, notes, door)), f"source.{spec.type}")
         except Exception as error:  # one source that cannot be built must not keep the others from starting
             runtime.complaints.set(name, "build", f"cannot be built: {error}")
             runtime.log.error("source.not_built", source=name, error=repr(error), exc_info=True)
             return
         runtime.complaints.set(name, "build", None)
-        shape = "timed" if hasattr(cls, "poll") else "push" if hasattr(cls, "take") else "stream"
+        shape = _shape(cls)
         running = _Running(spec, source, shape, door, notes=notes)
         self._running[name] = running
         if shape == "stream":
@@ -259,3 +295,12 @@ class Sources:
             complain=complain,
             note=note,
         )
+
+
+def _shape(cls: Any) -> str:
+    return "timed" if hasattr(cls, "poll") else "push" if hasattr(cls, "take") else "stream"
+
+
+def _is_everywhere(source: Any) -> bool:
+    """Say whether a source, or its class, runs on every replica and not only on the one that leads."""
+    return hasattr(source, "take") or bool(getattr(source, "everywhere", False))

@@ -19,7 +19,7 @@ from typing import Protocol
 from controller.engine.runtime import Runtime, Ticked
 from controller.errors import ControllerError, StoreBusy
 from controller.ports import TimedSource
-from controller.retry import backoff
+from controller.retry import backoff, store_backoff
 
 #: Every timed source is called at least this often.
 LOOK_AGAIN = timedelta(minutes=5)
@@ -149,7 +149,7 @@ class Ticker:
         furthest = now + LOOK_AGAIN
         try:
             next_at = poll.source.poll(now)
-        except Exception as error:  # noqa: BLE001 - a plugin may raise anything; it is complained of, and tried again
+        except BaseException as error:  # noqa: BLE001 - a plugin may raise anything, also what ends a thread; it is tried again
             due_at = self._fail(name, poll, error, now)
         else:
             due_at = min(next_at or furthest, furthest)
@@ -162,7 +162,7 @@ class Ticker:
                 self._failures.pop(name, None)
                 self._runtime.complaints.set(name, "poll", None)
 
-    def _fail(self, name: str, poll: _Poll, error: Exception, now: datetime) -> datetime:
+    def _fail(self, name: str, poll: _Poll, error: BaseException, now: datetime) -> datetime:
         """Complain, unless the source is gone or the daemon ends; return when to try again."""
         with self._changed:
             if not self._counts(name, poll) or self._stopped:
@@ -170,9 +170,10 @@ class Ticker:
             failures = self._failures[name] = self._failures.get(name, 0) + 1
             reason = error.message if isinstance(error, ControllerError) else repr(error)
             self._runtime.complaints.set(name, "poll", reason)
-            shows_trace = not isinstance(error, StoreBusy)
-            self._runtime.log.error("source.failed", source=name, error=reason, exc_info=shows_trace)
-            return now + backoff(failures, self._runtime.random)
+            is_busy = isinstance(error, StoreBusy)
+            self._runtime.log.error("source.failed", source=name, error=reason, exc_info=not is_busy)
+            wait = store_backoff if is_busy else backoff
+            return now + wait(failures, self._runtime.random)
 
     def _end(self, name: str, poll: _Poll, now: datetime, *, due_at: datetime) -> None:
         with self._changed:

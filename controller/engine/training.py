@@ -25,6 +25,14 @@ def close_training(tx: Transaction, run_id: str, spec: ModelSpec) -> str | None:
     return target
 
 
+def nobody_knows(tx: Transaction, spec: ModelSpec, job: Job, *, cause: str, reason: str) -> None:
+    """Make a job UNKNOWN, and ask people: it may run, so nothing is started in its place."""
+    tx.runs.move_job(job, "UNKNOWN", cause=cause, reason=reason)
+    what = "was started" if job.state == "LAUNCHING" else "still runs"
+    title = f"{job.model}: nobody knows whether {job.id} {what}: {reason}"
+    notify_people(tx, spec, "unknown", title, run_id=job.run_id, job=job.id, candidate=job.candidate)
+
+
 def cancel_waiting(tx: Transaction, run: Run, *, actor: str) -> None:
     """Cancel the jobs of a run that no launcher has."""
     for job in tx.runs.jobs(run.id):

@@ -2,7 +2,9 @@
 
 An episode, `source.failing`, as `source.silent` is one: policies may watch it, and `absent` knows by it that nothing can be concluded from
 what does not come. A source that is tried again counts as well until it fails anew, so it is well only after a while without a complaint.
-The doctor asks (`doctor.py`), and writes the events. What is open is read from the store at the start, so a restart repeats nothing.
+The doctor of the replica that leads asks (`doctor.py`), and writes the events; the complaints of other replicas stand in their reports.
+What is open is read from the store at the start of a term, and again before something new is said, so neither a restart nor a change of
+leader repeats anything.
 """
 
 from __future__ import annotations
@@ -50,7 +52,10 @@ class Trouble:
             if complaints:
                 self._well.pop(name, None)
                 since = self._since.setdefault(name, monotonic)
-                if name not in self._open and monotonic - since >= FAILING_SECONDS:
+                is_due = monotonic - since >= FAILING_SECONDS
+                if is_due and name not in self._open:
+                    self._read(monotonic, at_once=True)
+                if is_due and name not in self._open:
                     changes.append(self._event(name, f"failing/{name}/{_written(now)}", "firing", now, complaints))
             elif name in self._since or name in self._open:
                 well_since = self._well.setdefault(name, monotonic)
@@ -72,12 +77,12 @@ class Trouble:
                 self._well.pop(name, None)
                 self._runtime.log.info("source.well_again", source=name)
 
-    def _read(self, monotonic: float) -> None:
+    def _read(self, monotonic: float, *, at_once: bool = False) -> None:
         """Find what a process before this one said, now and then: it may have been decided only after our start.
 
         What has ended may be found once more, and is then told again, with the same identity.
         """
-        if self._read_at is not None and monotonic - self._read_at < _READ_AGAIN_SECONDS:
+        if not at_once and self._read_at is not None and monotonic - self._read_at < _READ_AGAIN_SECONDS:
             return
         with self._runtime.store.reading() as tx:
             found = tx.episodes.open_of([CONTROLLER_ORIGIN])

@@ -25,8 +25,9 @@ from controller.core.states import RUN
 from controller.errors import NotFound
 from controller.store import schema
 from controller.store.people import CONFIGURATION
+from controller.store.remnants import remnant
 from controller.store.rows import columns, record
-from controller.store.store import Store, Transaction
+from controller.store.store import Readable, Transaction
 
 #: Decisions of a policy among which those of one key are looked for, the newest.
 WINDOW = 2_000
@@ -68,7 +69,7 @@ class InForce:
 class AccountViews:
     """What `why` asks of the database beside the shapes."""
 
-    _store: Store
+    _store: Readable
 
     def now(self) -> datetime:
         """Return the present instant, as the store sees it."""
@@ -212,7 +213,7 @@ class AccountViews:
     def event_of(self, event_id: str) -> Event:
         """Return an event as policies see it; raises `NotFound`."""
         with self._store.reading() as tx:
-            event = tx.events.get(event_id)
+            event = tx.events.get(event_id) or remnant(tx, event_id)
         if event is None:
             raise NotFound(f"there is no event {event_id!r}")
         return event

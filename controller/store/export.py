@@ -18,7 +18,7 @@ from controller.clock import floor_id
 from controller.core.episode import Episode
 from controller.core.model import EVENT_ID, Event, Json
 from controller.core.past import Change, PastRun
-from controller.store import schema
+from controller.store import pruning, schema
 from controller.store.rows import record
 from controller.store.store import Store, Transaction
 
@@ -87,6 +87,12 @@ class Past:
         with self._store.reading() as tx:
             found: datetime | None = tx.execute(sa.select(_event.c.received_at).order_by(_event.c.id).limit(1)).scalar()
             return found
+
+    def whole_since(self) -> datetime | None:
+        """Return from when on the events are all here with their data; None when retention never let go of any."""
+        with self._store.reading() as tx:
+            gone = pruning.gone(tx)
+        return max((gone[name].cutoff for name in ("events", "bodies") if name in gone), default=None)
 
     def events(
         self, since: datetime, until: datetime, *, origin: str | None = None, kind: str | None = None

@@ -15,6 +15,7 @@ import sqlalchemy as sa
 from controller.core import model as ids
 from controller.errors import Conflict, NotFound
 from controller.store import schema
+from controller.store.remnants import hint_of, remnant
 
 if TYPE_CHECKING:
     from controller.store.store import Transaction
@@ -81,6 +82,8 @@ def _exact(tx: Transaction, text: str, names: dict[str, str]) -> list[Found]:
     kind, table = _KINDS.get(text.partition("-")[0], ("", schema.run))
     if kind and tx.execute(sa.select(table.c.id).where(table.c.id == text)).first() is not None:
         return [Found(kind, text)]
+    if kind == "event" and remnant(tx, text) is not None:
+        return [Found(kind, text)]
     return []
 
 
@@ -118,6 +121,8 @@ def _near(tx: Transaction, text: str, names: dict[str, str]) -> str:
     near = difflib.get_close_matches(text, [*names, *recent], n=3, cutoff=0.6)
     if near:
         return f"did you mean {' or '.join(near)}?"
+    if text.startswith(f"{ids.EVENT_ID}-") and (hint := hint_of(tx, text)):
+        return hint
     if text.startswith(f"{ids.DEAD_LETTER_ID}-"):
         return f"of a dead letter no policy ever heard; see `retrainctl dead show {text}`"
     return "give a model, model/policy, an id, or at least its last four characters"

@@ -28,7 +28,7 @@ from controller.store.dialect import dump_json
 from controller.store.finding import NEWEST, SHORTEST
 from controller.store.letters import Letter
 from controller.store.rows import columns
-from controller.store.store import Store, Transaction
+from controller.store.store import Readable, Transaction
 
 #: A filter without an index looks at this many of the newest rows, and says where it stopped.
 WINDOW = 20_000
@@ -55,7 +55,7 @@ _OF_EVENT = sa.select(
 class LetterViews:
     """Dead letters as people see them. Safe to use from several threads."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Readable) -> None:
         self._store = store
 
     def letters(

@@ -5,6 +5,7 @@ Alembic is imported only when there is something to do: a daemon that starts on 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,10 @@ HEAD = "0004"
 _FOLDER = Path(__file__).parent / "migrations"
 
 
+def _nothing(revision: str) -> None:
+    del revision
+
+
 def current(connection: sa.Connection) -> str | None:
     """Return the schema revision of a database; None for an empty one."""
     if not sa.inspect(connection).has_table("alembic_version"):
@@ -25,9 +30,10 @@ def current(connection: sa.Connection) -> str | None:
     return connection.execute(sa.text("SELECT version_num FROM alembic_version")).scalar()
 
 
-def upgrade(connection: sa.Connection) -> bool:
+def upgrade(connection: sa.Connection, *, before: Callable[[str], object] = _nothing) -> bool:
     """Bring the schema up to date inside the connection's transaction; return whether there was anything to do.
 
+    `before` is called with the old revision before anything of an older database is changed.
     Raises `SchemaMismatch` for a schema that this program does not know.
     """
     found = current(connection)
@@ -40,6 +46,8 @@ def upgrade(connection: sa.Connection) -> bool:
         if found == HEAD:
             return False
     _refuse_unknown(found)
+    if found is not None:
+        before(found)
     from alembic import command
 
     command.upgrade(_alembic_config(connection), "head")
@@ -53,7 +61,7 @@ def check(connection: sa.Connection) -> None:
         _refuse_unknown(found)
         raise SchemaMismatch(
             f"the database has schema {found or 'none'}, this program needs {HEAD}",
-            hint="start the daemon once: it brings the schema up to date",
+            hint="`retrainctl db upgrade` brings the schema up to date, as the daemon does when it starts",
         )
 
 

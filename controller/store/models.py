@@ -31,7 +31,11 @@ _version = schema.version
 _promotion = schema.promotion
 _step = schema.step
 _MODEL = sa.select(_model).where(_model.c.name == sa.bindparam("name"))
-_ENDED_WELL = sa.select(schema.run.c.id).where(schema.run.c.state == "SUCCEEDED")
+# Asked of each version: "among the runs that succeeded" would read the whole table of runs.
+_ENDED_WELL = (
+    sa.select(schema.run.c.id).where(schema.run.c.id == _version.c.run_id, schema.run.c.state == "SUCCEEDED").exists()
+)
+_LAST_CHANGE = sa.select(sa.func.max(schema.history.c.seq))
 _CHAMPION = (
     sa.select(_version, schema.run.c.decided_at)
     .join(_model, _model.c.champion_id == _version.c.id)
@@ -335,13 +339,17 @@ class ModelRows:
                 sa.or_(
                     _version.c.state.in_(("REJECTED", "RETIRED", "ROLLED_BACK")),
                     # Nothing promotes these: their model has no promoters.
-                    sa.and_(_version.c.state == "CANDIDATE", _version.c.run_id.in_(_ENDED_WELL)),
+                    sa.and_(_version.c.state == "CANDIDATE", _ENDED_WELL),
                 ),
             )
             .order_by(_version.c.number.desc())
         )
         old = [v for v in (record(Version, row) for row in self._tx.execute(statement)) if v.id not in spared]
         return old[keep:]
+
+    def last_change(self) -> int:
+        """Return the number of the newest change of any state; while it stays, no artifact becomes forgettable."""
+        return int(self._tx.execute(_LAST_CHANGE).scalar() or 0)
 
     def is_kept(self, version_id: str) -> bool:
         """Say whether a version's artifact is still there, as far as the janitor knows."""

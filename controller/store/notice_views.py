@@ -10,7 +10,7 @@ from controller.core.model import Notification
 from controller.core.notice_shapes import NoticePage, NoticeShape, WantedNotices
 from controller.store import schema
 from controller.store.rows import record
-from controller.store.store import Store
+from controller.store.store import Readable
 
 _notification = schema.notification
 
@@ -18,7 +18,7 @@ _notification = schema.notification
 class NoticeViews:
     """Messages as people see them. Safe to use from several threads."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Readable) -> None:
         self._store = store
 
     def notifications(

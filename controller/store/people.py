@@ -11,8 +11,10 @@ import sqlalchemy as sa
 
 from controller.core.model import ACT_ID, TOKEN_ID, Json, Pause
 from controller.core.policy import Policy
+from controller.core.seal import ACT, ACT_MACHINE, act_digest
 from controller.errors import Conflict
 from controller.store import schema
+from controller.store.dialect import dump_json, microseconds
 from controller.store.rows import record
 
 if TYPE_CHECKING:
@@ -68,8 +70,10 @@ class Token:
     revoked_by: str | None
 
 
-_INSERT_ACT = sa.insert(_act).values(
-    after_seq=sa.select(schema.leader.c.decided_seq).where(schema.leader.c.id == 1).scalar_subquery()
+_INSERT_ACT = (
+    sa.insert(_act)
+    .values(after_seq=sa.select(schema.leader.c.decided_seq).where(schema.leader.c.id == 1).scalar_subquery())
+    .returning(_act.c.after_seq)
 )
 
 
@@ -91,8 +95,9 @@ class PeopleRows:
         idempotency_key: str | None = None,
         request_digest: str = "",
     ) -> str:
-        """Write what a person did."""
+        """Write what a person did, and a row of history that holds its digest, so that the chain over history covers it."""
         act_id = self._tx.ids.make(ACT_ID)
+        response = response if response is not None else {}
         row = {
             "id": act_id,
             "at": self._tx.now,
@@ -103,9 +108,13 @@ class PeopleRows:
             "details": dict(details),
             "idempotency_key": idempotency_key,
             "request_digest": request_digest,
-            "response": response if response is not None else {},
+            "response": response,
         }
-        self._tx.execute(_INSERT_ACT, row)
+        after_seq = self._tx.execute(_INSERT_ACT, row).scalar_one()
+        texts = {"details": dump_json(dict(details)), "response": dump_json(response)}
+        raw = {**row, **texts, "at": microseconds(self._tx.now), "after_seq": after_seq}
+        digest = act_digest([raw[name] for name in ACT])
+        self._tx.record(ACT_MACHINE, act_id, "", verb, verb, reason, actor, digest=digest)
         return act_id
 
     def act_by_key(self, key: str) -> Act | None:

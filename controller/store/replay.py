@@ -19,7 +19,7 @@ import sqlalchemy as sa
 from controller.core import states
 from controller.core.model import Event, Json
 from controller.errors import Conflict
-from controller.store import schema
+from controller.store import pruning, schema
 from controller.store.episodes import EpisodeRows
 from controller.store.people import CONFIGURATION
 from controller.store.rows import columns
@@ -33,6 +33,9 @@ _SLACK = timedelta(minutes=1)
 _OF_ITSELF = "policy"
 #: The machines whose changes policies are told of.
 _MACHINES = (states.RUN.name, states.VERSION.name, states.EPISODE.name, states.WATCH.name, CONFIGURATION)
+
+#: What retention may have let go of, and a replay cannot do without.
+_NEEDED = {"bodies": "data of events", "events": "events", "episodes": "alerts", "watches": "watches"}
 
 Row = Mapping[str, Any]
 
@@ -69,7 +72,8 @@ def last_number(store: Store) -> int:
 
 
 def inputs(store: Store, *, upto: int) -> Iterator[Asked | Changed]:
-    """Yield what was recorded up to a number, in the order of deciding."""
+    """Yield what was recorded up to a number, in the order of deciding; raises `Conflict` when some of it was let go of."""
+    _check_whole(store)
     asked = ((each.seq, 0, each) for each in _asked(store) if each.seq <= upto)
     changes = heapq.merge(_history(store), _acts(store), key=_place)
     changed = ((each.after, 1, each) for each in changes if each.after <= upto)
@@ -83,6 +87,18 @@ def decisions(store: Store) -> Iterator[Row]:
     pages = _pages(store, schema.decision, schema.decision.c.id, "")
     # Ids rise with the order, but for a clock that was set back between two daemons.
     yield from _sorted_within(pages, key=lambda row: (row["seq"], row["id"]), window=PAGE)
+
+
+def _check_whole(store: Store) -> None:
+    with store.reading() as tx:
+        gone = [each for name, each in pruning.gone(tx).items() if name in _NEEDED]
+    if gone:
+        what = ", ".join(f"{each.row_count:,} {_NEEDED[each.kind]}" for each in gone)
+        until = max(each.cutoff for each in gone)
+        raise Conflict(
+            f"the record is not whole any more: of what is older than {until:%Y-%m-%d %H:%M:%SZ}, {what} were let go of",
+            hint="replay a backup from before that; `retrainctl backtest` does with what is left (`retention`)",
+        )
 
 
 def _place(each: Changed) -> tuple[int, datetime]:

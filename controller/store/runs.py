@@ -34,6 +34,7 @@ _OPEN_JOBS = (
     .where(_job.c.finished_at.is_(None), _job.c.state.in_(sa.bindparam("states", expanding=True)))
     .order_by(_job.c.id)
 )
+_JOB = sa.select(_job).where(_job.c.id == sa.bindparam("job_id"))
 _JOBS_OF_RUN = sa.select(_job).where(_job.c.run_id == sa.bindparam("run_id")).order_by(_job.c.id)
 _CAUSES = sa.select(_cause).where(_cause.c.run_id == sa.bindparam("run_id")).order_by(_cause.c.position)
 _LAST_CAUSE = sa.select(sa.func.coalesce(sa.func.max(_cause.c.position), 0)).where(
@@ -48,12 +49,14 @@ _INSERT_ATTEMPT = sa.insert(_attempt)
 _SET_HANDLE = (
     sa.update(_attempt).where(_attempt.c.id == sa.bindparam("attempt_id")).values(handle=sa.bindparam("handle"))
 )
+#: In these states a launcher has a job, or may have it.
+_WITH_LAUNCHERS = ("LAUNCHING", "RUNNING", "STOPPING", "LOST", "UNKNOWN")
 _ON_LAUNCHERS = (
     sa.select(_attempt.c.launcher, sa.func.count().label("jobs"))
     .join(_job, sa.and_(_attempt.c.job_id == _job.c.id, _attempt.c.number == _job.c.attempt))
     .where(
         _job.c.finished_at.is_(None),
-        _job.c.state.in_(("LAUNCHING", "RUNNING", "STOPPING", "LOST", "UNKNOWN")),
+        _job.c.state.in_(_WITH_LAUNCHERS),
     )
     .group_by(_attempt.c.launcher)
 )
@@ -185,6 +188,11 @@ class RunRows:
         row = self._tx.execute(sa.select(_job).where(_job.c.id == job_id)).first()
         return None if row is None else record(Job, row)
 
+    def lock_job(self, job_id: str) -> Job | None:
+        """Return one job as it is now, and keep others from changing it until this transaction ends."""
+        row = self._tx.execute(_JOB.with_for_update(), {"job_id": job_id}).first()  # SQLite has one writer anyway
+        return None if row is None else record(Job, row)
+
     def move_job(
         self,
         job: Job,
@@ -239,7 +247,7 @@ class RunRows:
         return {row.launcher: row.jobs for row in self._tx.execute(_ON_LAUNCHERS)}
 
     def watched(self) -> list[tuple[Job, Attempt, Run]]:
-        """Return every job that a launcher has, with its present attempt and its run."""
+        """Return every job that a launcher has, or may have, with its present attempt and its run."""
         statement = (
             sa.select(_job, _attempt, _run)
             .join(
@@ -247,7 +255,7 @@ class RunRows:
                 sa.and_(_attempt.c.job_id == _job.c.id, _attempt.c.number == _job.c.attempt),
             )
             .join(_run, _run.c.id == _job.c.run_id)
-            .where(_job.c.finished_at.is_(None), _job.c.state.in_(("RUNNING", "STOPPING", "LOST")))
+            .where(_job.c.finished_at.is_(None), _job.c.state.in_(_WITH_LAUNCHERS))
             .order_by(_job.c.id)
             .set_label_style(sa.LABEL_STYLE_TABLENAME_PLUS_COL)
         )

@@ -42,6 +42,8 @@ event = sa.Table(
     _whole("decided_seq", null=True),
     _at("decided_at", null=True),
     _text("error", null=True),
+    #: When its data were let go of, because nobody needs them any longer; None while they are here, and if there never were any.
+    _at("pruned_at", null=True),
     _legal_states(states.EVENT),
     sa.Index("uq_event_identity", "identity", unique=True),
     sa.Index(
@@ -161,6 +163,7 @@ source_stat = sa.Table(
     _at("silent_since", null=True),
     _at("since"),
     _at("updated_at"),
+    sa.Column("quiet_seconds", sa.Float, nullable=True),
 )
 
 #: Every configuration that was ever active, in its normal form; runs and `why` need old ones.
@@ -553,6 +556,12 @@ notification = sa.Table(
     # When something of a kind was told last.
     sa.Index("ix_notification_told", "channel", "kind", "model", "closed_at"),
     sa.Index(
+        "ix_notification_dead",
+        "id",
+        sqlite_where=sa.text("state = 'DEAD'"),
+        postgresql_where=sa.text("state = 'DEAD'"),
+    ),
+    sa.Index(
         "ix_notification_pending",
         "due_at",
         sqlite_where=sa.text("state = 'PENDING'"),
@@ -621,6 +630,8 @@ history = sa.Table(
     _at("at"),
     #: The last number in the order of deciding when it was written; a replay puts it behind that decision.
     _whole("after_seq", null=True),
+    #: Of an act's row: the digest of the act, so that the chain covers acts too; see `core/seal.py`.
+    _text("digest", null=True),
     sa.Index("ix_history_entity", "entity", "seq"),
 )
 
@@ -711,6 +722,22 @@ seal = sa.Table(
     #: SHA-256 over the link before and the rows, as `core/seal.py` writes them.
     _text("digest"),
     _whole("term"),
+    _at("at"),
+    #: For each row 16 bytes, its number and the beginning of its digest: they name the row that broke a link.
+    sa.Column("marks", sa.LargeBinary, nullable=False),
+)
+
+#: What retention let go of, by kind; written with every batch, so that a record that is no longer whole says so.
+pruned = sa.Table(
+    "pruned",
+    metadata,
+    #: As in `store/pruning.py`.
+    _id("kind"),
+    #: How many rows, ever.
+    _whole("row_count"),
+    #: Of what is older than this, some may be gone.
+    _at("cutoff"),
+    #: When the last batch went.
     _at("at"),
 )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -50,12 +50,30 @@ class SourceRows:
         row = self._tx.execute(sa.select(_stat).where(_stat.c.source == source)).first()
         return None if row is None else _from_row(row)
 
+    def lock(self, sources: Collection[str]) -> dict[str, SourceStat]:
+        """Return how these sources have been, and let no other process change that before this transaction ends.
+
+        One that was never heard of gets its row here.
+        """
+        found = self._locked(sources)
+        missing = sorted(set(sources) - found.keys())
+        if missing:
+            fresh = [self._row(SourceStat(source=name, since=self._tx.now)) for name in missing]
+            self._tx.execute(self._tx.insert_new(_stat), fresh)
+            found |= self._locked(missing)
+        return found
+
+    def _locked(self, sources: Collection[str]) -> dict[str, SourceStat]:
+        # In one order, so that no two processes wait for each other.
+        statement = sa.select(_stat).where(_stat.c.source.in_(sources)).order_by(_stat.c.source).with_for_update()
+        return {row.source: _from_row(row) for row in self._tx.execute(statement)}
+
     def save(self, stats: Sequence[SourceStat]) -> None:
-        """Write how these sources are now; what was written of them before is replaced, but not `since`."""
+        """Write how these sources are now; what was written of them before is replaced, but not `since`: lock them first."""
         if not stats:
             return
         statement = self._tx.insert(_stat)
-        names = (*_COUNTS, "last_event_id", "last_at", "arrivals", "silent_since", "updated_at")
+        names = (*_COUNTS, "last_event_id", "last_at", "arrivals", "silent_since", "quiet_seconds", "updated_at")
         self._tx.execute(
             statement.on_conflict_do_update(
                 index_elements=["source"], set_={name: statement.excluded[name] for name in names}
@@ -84,6 +102,7 @@ class SourceRows:
             "last_at": stat.last_at,
             "arrivals": [_written(arrival) for arrival in stat.arrivals],
             "silent_since": stat.silent_since,
+            "quiet_seconds": stat.quiet_seconds,
             "since": stat.since,
             "updated_at": self._tx.now,
         }

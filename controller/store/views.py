@@ -31,9 +31,9 @@ from controller.core.shapes import (
     HeldShape,
     HistoryShape,
     JobShape,
-    LeaderShape,
     ModelShape,
     ModelSummary,
+    OpenWatchShape,
     PauseShape,
     PressShape,
     PromotionShape,
@@ -55,9 +55,11 @@ from controller.store.account_views import AccountViews
 from controller.store.finding import Found, find
 from controller.store.letter_views import standing_of
 from controller.store.people import Token
-from controller.store.rows import columns, record
+from controller.store.remnants import hint_of, remnant
+from controller.store.replica_views import in_force, lag_of, leader_of, replicas_of
+from controller.store.rows import columns
 from controller.store.statistics import policy_statistics, watch_of
-from controller.store.store import Store, Transaction
+from controller.store.store import Readable, Transaction
 
 #: Lists inside an answer end here; numbers beside them count everything.
 MAX_CAUSES = 100
@@ -79,7 +81,7 @@ _promotion, _step, _state, _held = (
 class Views(AccountViews):
     """The database as people see it. Safe to use from several threads."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Readable) -> None:
         self._store = store
 
     def status(self) -> StatusShape:
@@ -88,8 +90,11 @@ class Views(AccountViews):
             return {
                 "at": _text(tx.now),
                 "store": self._store.description(),
-                "leader": _leader(tx),
+                "leader": leader_of(tx),
+                "replicas": replicas_of(tx, activated := in_force(tx)),
+                "config_in_force": activated,
                 "events": _event_counts(tx),
+                "lag": lag_of(tx),
                 "models": _models(tx),
                 "active": _active(tx),
                 "awaiting": _summaries(tx, _open_in("AWAITING_APPROVAL")),
@@ -97,8 +102,12 @@ class Views(AccountViews):
                 "held": _held_now(tx),
                 "pauses": _pauses(tx),
                 "promotions": _promotions(tx, _promotion.c.state == _inline("PENDING")),
+                "watches": _open_watches(tx),
                 "notifications_pending": _count(
                     tx, schema.notification, schema.notification.c.state == _inline("PENDING")
+                ),
+                "notifications_dead": _count(
+                    tx, schema.notification, schema.notification.c.state == _inline("DEAD")
                 ),
                 "dead_letters": standing_of(tx),
                 "silent": _silent(tx),
@@ -275,9 +284,10 @@ def _count(tx: Transaction, table: sa.Table, *where: Any) -> int:
 # ------------------------------------------------------------------------------------------------------ status
 
 
-def _leader(tx: Transaction) -> LeaderShape | None:
-    row = tx.execute(sa.select(schema.leader)).first()
-    return None if row is None else _values(row, LeaderShape)
+def _open_watches(tx: Transaction) -> list[OpenWatchShape]:
+    watch = schema.watch
+    statement = sa.select(watch).where(watch.c.state == _inline("OPEN")).order_by(watch.c.until).limit(MAX_HELD)
+    return [_values(row, OpenWatchShape) for row in tx.execute(statement)]
 
 
 def _event_counts(tx: Transaction) -> EventCounts:
@@ -533,9 +543,7 @@ def _events(
 
 
 def _event_shape(tx: Transaction, event_id: str) -> EventShape:
-    row = tx.execute(sa.select(_event).where(_event.c.id == event_id)).first()
-    if row is None:
-        raise NotFound(f"there is no event {event_id!r}")
+    event = _event_or_remnant(tx, event_id)
     decisions = _decisions(tx, _decision.c.event_id == event_id)
     runs = _summaries(
         tx,
@@ -552,10 +560,10 @@ def _event_shape(tx: Transaction, event_id: str) -> EventShape:
         ended = (_next_after(tx, decision, event_id) for decision in decisions if decision["kind"] == "HOLD")
         later += [decision for decision in ended if decision is not None]
     unique = {decision["id"]: decision for decision in later if decision["event_id"] != event_id}
-    episode = tx.episodes.of_event(record(Event, row))
-    found: EventShape = _values(
-        row,
-        EventShape,
+    episode = tx.episodes.of_event(event)
+    values = {name: _plain(getattr(event, name)) for name in EventShape.__annotations__ if hasattr(event, name)}
+    found: Any = dict(
+        values,
         episode=None if episode is None else _episode_shape(episode),
         decisions=decisions,
         later=list(unique.values()),
@@ -563,7 +571,14 @@ def _event_shape(tx: Transaction, event_id: str) -> EventShape:
         runs=runs,
         history=_history(tx, [event_id]),
     )
-    return found
+    return found  # type: ignore[no-any-return]  # its keys are the shape's own
+
+
+def _event_or_remnant(tx: Transaction, event_id: str) -> Event:
+    event = tx.events.get(event_id) or remnant(tx, event_id)
+    if event is None:
+        raise NotFound(f"there is no event {event_id!r}", hint=hint_of(tx, event_id))
+    return event
 
 
 def _held_for(tx: Transaction, event_id: str, decisions: Sequence[DecisionShape]) -> list[HeldShape]:

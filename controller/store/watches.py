@@ -212,7 +212,7 @@ class WatchRows:
                 _act.c.verb.in_(("pause", "resume")),
                 _act.c.at >= watching.opened_at,
             )
-            .order_by(_act.c.id)
+            .order_by(_act.c.at, _act.c.id)  # by the id alone, SQLite reads all acts in their order
             .limit(1)
         )
         row = self._tx.execute(statement).first()

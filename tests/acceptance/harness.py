@@ -50,14 +50,23 @@ class Answer:
 class Installation:
     """A folder with a configuration, a database, and at most one daemon."""
 
+    #: The module that is the daemon.
+    program = "controller.daemon"
+
     def __init__(self, folder: Path, database: str | None = None) -> None:
         self.folder = folder
         self.database = database or f"sqlite:///{folder / 'retrain.db'}"
         self.socket = folder / "state" / "retrain.sock"
         #: The daemon that runs, or the last one that did.
         self.process: subprocess.Popen[bytes] | None = None
-        #: Whether a daemon of this installation died by a crash point.
-        self.crashed = False
+        #: The crash points that daemons of this installation died by, in order.
+        self.deaths: list[str] = []
+        #: More environment for the daemons to come, such as another RETRAIN_CRASH: one for each that follows such a death.
+        self.successors: list[Mapping[str, str]] = []
+        #: Where all daemons write the crash points they reach, `begin` what the driver does (`# step`), and deaths (`! point`) are marked.
+        self.trace: Path | None = None
+        #: Seconds that a story leaves the daemon in peace before it ends it, so that clocks come round; None: not at all.
+        self.lingers: float | None = None
         self._environment: dict[str, str] = {}
         self._refusals = 0
         self._reader: Store | None = None
@@ -75,10 +84,12 @@ class Installation:
     def start(self, *, preexec: Callable[[], None] | None = None, **environment: str) -> None:
         """Start the daemon, with more environment such as RETRAIN_CRASH; it may not be ready yet."""
         self._environment = environment
+        if self.trace is not None:
+            environment = {**environment, "RETRAIN_CRASH_TRACE": str(self.trace)}
         kept = {name: value for name, value in os.environ.items() if not name.startswith("RETRAIN_")}
         with (self.folder / "daemon.log").open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "controller.daemon", "--config", str(self.folder / "retrain.yaml")],
+                [sys.executable, "-m", self.program, "--config", str(self.folder / "retrain.yaml")],
                 cwd=ROOT,
                 env={**kept, "RETRAIN_LOG": "json", "PYTHONFAULTHANDLER": "1", **environment},
                 stdin=subprocess.DEVNULL,
@@ -89,17 +100,43 @@ class Installation:
             )
 
     def keep_running(self) -> None:
-        """Start the daemon again, unarmed, if its crash point killed it; fail if it ended in another way."""
+        """Start the daemon again if its crash point killed it, unarmed unless `successors` says otherwise.
+
+        Fails if it ended in another way.
+        """
         process = self.process
         if process is None or process.poll() is None:
             return
+        successor: Mapping[str, str] = {}
         if process.returncode == -signal.SIGKILL and "RETRAIN_CRASH" in self._environment:
-            self.crashed = True
+            self.deaths.append(self._environment["RETRAIN_CRASH"])
+            self._mark(f"! {self.deaths[-1]}")
+            successor = self.successors.pop(0) if self.successors else {}
         elif process.returncode == _HELD and self._refusals < 50:
             self._refusals += 1
+            successor = self._environment
         else:
             raise AssertionError(f"the daemon ended with {process.returncode}:\n{self.log()[-3000:]}")
-        self.start()
+        self.start(**successor)
+
+    @property
+    def crashed(self) -> bool:
+        """Whether a daemon of this installation died by a crash point."""
+        return bool(self.deaths)
+
+    @property
+    def is_armed(self) -> bool:
+        """Whether a daemon of this installation is still to die by a crash point."""
+        return bool(self.successors) or "RETRAIN_CRASH" in self._environment
+
+    def begin(self, step: str) -> None:
+        """Say in the trace what the driver does next."""
+        self._mark(f"# {step}")
+
+    def _mark(self, line: str) -> None:
+        if self.trace is not None:
+            with self.trace.open("a") as trace:
+                trace.write(f"{line}\n")
 
     def kill(self) -> None:
         """End the daemon as `kill -9` does."""
@@ -158,7 +195,8 @@ class Installation:
             raise DaemonGone(str(error)) from error
         finally:
             connection.close()
-        return Answer(response.status, json.loads(text) if text else None)
+        kind = (response.getheader("Content-Type") or "").partition(";")[0]
+        return Answer(response.status, json.loads(text) if text and kind.endswith("json") else text or None)
 
     def insist(
         self, method: str, path: str, body: Any = None, *, unless: Callable[[], Any] = bool, **headers: str
@@ -217,7 +255,7 @@ class Installation:
 
     def rows(self, statement: Any) -> list[Any]:
         """The rows of a statement; none while there is no database yet."""
-        if self.database.startswith("sqlite") and not (self.folder / "retrain.db").exists():
+        if self.database.startswith("sqlite") and not Path(self.database.removeprefix("sqlite:///")).exists():
             return []
         try:
             with self.reading() as select:

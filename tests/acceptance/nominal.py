@@ -7,14 +7,13 @@ an alert that says worse, and the watch rolls that promotion back. Two promoters
 
 from __future__ import annotations
 
-import time
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
 
 from controller.store import schema
+from tests.acceptance.facts import facts, finish, press, send, starts_of, wait_for_promotion, wrong_in_itself
 from tests.acceptance.harness import Installation
 
 _JOB = r"""
@@ -62,86 +61,65 @@ def install(folder: Path, database: str | None = None) -> Installation:
 
 def play(there: Installation) -> dict[str, Any]:
     """Play the flow to its end, whatever kills the daemon meanwhile; return what must be the same each time."""
+    there.begin("start")
     there.wait_ready()
+    there.begin("file")
     there.drop_file("m1.csv")
     there.wait_run(1, "PROMOTED")
+    there.begin("second file")
     there.drop_file("m2.csv")
     there.wait_run(2, "REJECTED")
-    _press(there, "good")
-    there.wait_run(3, "PROMOTED")
-    _press(there, "flaky")
-    there.wait_run(4, "REJECTED")
-    _press(there, "slow")
-    slow = there.wait_run(5, "TRAINING")
-    _wait_for_starts(there, slow.id, 2)
-    there.insist("POST", f"/v1/runs/{slow.id}/cancel", {"reason": "a test"}, unless=lambda: there.acts("cancel") == 1)
-    there.wait_run(5, "CANCELLED")
-    there.configure(_config(there, asked=True))
-    there.insist("POST", "/v1/reload", unless=lambda: there.acts("reload") and _in_force(there))
+    _buttons(there)
+    _reload(there)
     _adopt(there)
-    _send(there, "e-1", "skew")
+    there.begin("event")
+    send(there, "e-1", "skew")
     asked = there.wait_run(6, "AWAITING_APPROVAL")
+    there.begin("approval")
     there.insist(
         "POST", f"/v1/runs/{asked.id}/approve", {"reason": "a test"}, unless=lambda: there.acts("approve") == 1
     )
     there.wait_run(6, "PROMOTED")
+    there.begin("rollback")
     there.insist("POST", "/v1/models/churn/rollback", {"reason": "a test"}, unless=lambda: there.acts("rollback") == 1)
-    there.wait(lambda: _rolled_back(there, "churn"), what="the rollback")
-    _send(there, "e-2", "alert.slo")
-    there.wait(lambda: _rolled_back(there, "asked"), what="the rollback by the watch")
-    _wait_for_rest(there)
-    _stop(there)
+    wait_for_promotion(there, "churn", "rollback")
+    there.begin("alert")
+    send(there, "e-2", "alert.slo")
+    wait_for_promotion(there, "asked", "rollback")
+    _wait_for_artifacts(there)
+    there.begin("look")
+    there.insist("GET", "/v1/sources/landing")
+    finish(there)
     return facts(there)
-
-
-def facts(there: Installation) -> dict[str, Any]:
-    """What happened, without ids and times."""
-    runs, jobs = there.runs(), there.jobs()
-    starts = (there.folder / "starts").read_text().splitlines()
-    attempts = there.rows(sa.select(schema.attempt))
-    versions = there.rows(sa.select(schema.version).order_by(schema.version.c.model, schema.version.c.number))
-    number = {version.id: version.number for version in versions}
-    models = there.rows(sa.select(schema.model).order_by(schema.model.c.name))
-    verdicts = {row.run_id: row.outcome for row in there.rows(sa.select(schema.verdict))}
-    events = there.rows(sa.select(schema.event))
-    return {
-        "runs": tuple((run.model, run.policy, run.state, run.cause) for run in runs),
-        "verdicts": tuple(verdicts.get(run.id) for run in runs),
-        "outcomes": tuple(run.outcome for run in runs),
-        "jobs": tuple((job.candidate, job.state, job.attempt) for job in jobs),
-        "versions": tuple((version.model, version.number, version.candidate, version.state) for version in versions),
-        "champions": {model.name: (number.get(model.champion_id), model.epoch) for model in models},
-        "serving": {model.name: number.get(_serving(there, model.name)) for model in models},
-        "alias": {model.name: number.get(_alias(there, model.name)) for model in models},
-        "promotions": tuple(
-            (row.model, row.kind, row.state)
-            for row in there.rows(sa.select(schema.promotion).order_by(schema.promotion.c.id))
-        ),
-        "events": sorted((event.origin, event.type, event.state) for event in events),
-        "acts": sorted(Counter(act.verb for act in there.rows(sa.select(schema.act)) if act.verb != "reload").items()),
-        "causes": sorted(row.type for row in there.rows(sa.select(schema.run_cause))),
-        "messages": sorted((row.kind, row.state) for row in there.rows(sa.select(schema.notification))),
-        "started more than once": sorted(line for line, count in Counter(starts).items() if count > 1),
-        "started without a row": sorted(set(starts) - {f"{row.job_id} {row.number}" for row in attempts}),
-        "rows without a start": len({f"{row.job_id} {row.number}" for row in attempts} - set(starts)),
-        "left": sorted(job.state for job in jobs if job.finished_at is None),
-        "processes": there.job_pids(),
-    }
 
 
 def problems(found: dict[str, Any]) -> list[str]:
     """What is wrong with facts in themselves, whatever others look like."""
-    wrong = []
-    if found["runs"] != EXPECTED_RUNS:
-        wrong.append(f"runs: {found['runs']}")
-    empty = ("started more than once", "started without a row", "left", "processes")
-    wrong += [f"{name}: {found[name]}" for name in empty if found[name]]
-    if found["rows without a start"]:
-        wrong.append(f"{found['rows without a start']} attempts were never started")
-    for name, (version, _) in found["champions"].items():
-        if not version == found["serving"][name] == found["alias"][name]:
-            wrong.append(f"{name}: v{version} is champion, {found['serving'][name]} and {found['alias'][name]} serve")
-    return wrong
+    wrong = [] if found["runs"] == EXPECTED_RUNS else [f"runs: {found['runs']}"]
+    return wrong + wrong_in_itself(found)
+
+
+def _buttons(there: Installation) -> None:
+    """A person presses three times: well, with a failing first attempt, and to cancel it."""
+    there.begin("press")
+    press(there, "churn", "good")
+    there.wait_run(3, "PROMOTED")
+    there.begin("flaky")
+    press(there, "churn", "flaky")
+    there.wait_run(4, "REJECTED")
+    there.begin("slow")
+    press(there, "churn", "slow")
+    slow = there.wait_run(5, "TRAINING")
+    _wait_for_starts(there, slow.id, 2)
+    there.begin("cancel")
+    there.insist("POST", f"/v1/runs/{slow.id}/cancel", {"reason": "a test"}, unless=lambda: there.acts("cancel") == 1)
+    there.wait_run(5, "CANCELLED")
+
+
+def _reload(there: Installation) -> None:
+    there.begin("reload")
+    there.configure(_config(there, asked=True))
+    there.insist("POST", "/v1/reload", unless=lambda: there.acts("reload") and _in_force(there))
 
 
 def _config(there: Installation, *, asked: bool) -> dict[str, Any]:
@@ -188,23 +166,13 @@ def _config(there: Installation, *, asked: bool) -> dict[str, Any]:
     }
 
 
-def _press(there: Installation, mode: str) -> None:
-    body = {"reason": "a test", "params": {"mode": mode}}
-    there.insist("POST", "/v1/models/churn/retrain", body, Idempotency_Key=f"press-{mode}")
-
-
-def _starts(there: Installation) -> list[str]:
-    path = there.folder / "starts"
-    return path.read_text().splitlines() if path.exists() else []
-
-
 def _wait_for_starts(there: Installation, run_id: str, count: int) -> None:
     """Wait until the run's jobs run, on both sides: the scripts began, and the daemon knows it."""
 
     def begun() -> bool:
         there.keep_running()
         jobs = [job for job in there.jobs() if job.run_id == run_id]
-        started = {line.split()[0] for line in _starts(there)}
+        started = {line.split()[0] for line in starts_of(there)}
         return len(jobs) == count and all(job.state == "RUNNING" and job.id in started for job in jobs)
 
     there.wait(begun, what="the jobs of the slow run")
@@ -214,63 +182,20 @@ def _in_force(there: Installation) -> bool:
     return bool(there.rows(sa.select(schema.model).where(schema.model.c.name == "asked")))
 
 
-def _send(there: Installation, event_id: str, kind: str) -> None:
-    event = {"specversion": "1.0", "id": event_id, "source": "/test", "type": kind}
-    there.insist("POST", "/v1/events", event, Content_Type="application/cloudevents+json")
+def _wait_for_artifacts(there: Installation) -> None:
+    """Wait until the artifacts of those that lost are let go of."""
+    there.begin("artifacts")
+    version = schema.version.c
+    kept = sa.select(version.id).where(version.artifact_kept, version.state == "REJECTED")
+    there.wait(lambda: there.keep_running() or not there.rows(kept), what="the end of old artifacts")
 
 
 def _adopt(there: Installation) -> None:
     """Give the model that asks a champion that its run can be compared with, and rolled back to."""
+    there.begin("adoption")
     body = {"artifact": str(there.folder / "job.sh"), "metrics": {"auc": 0.7}, "reason": "a test"}
     there.insist("POST", "/v1/models/asked/adopt", body, unless=lambda: there.acts("adopt") == 1)
-
-    def adopted() -> bool:
-        there.keep_running()
-        rows = there.rows(sa.select(schema.promotion).where(schema.promotion.c.kind == "adopted"))
-        return bool(rows) and rows[-1].state == "APPLIED"
-
-    there.wait(adopted, what="the adoption")
+    wait_for_promotion(there, "asked", "adopted")
 
 
-def _rolled_back(there: Installation, model: str) -> bool:
-    there.keep_running()
-    is_rollback = sa.and_(schema.promotion.c.kind == "rollback", schema.promotion.c.model == model)
-    rows = there.rows(sa.select(schema.promotion).where(is_rollback))
-    return bool(rows) and rows[-1].state == "APPLIED"
-
-
-def _wait_for_rest(there: Installation) -> None:
-    """Wait until nothing is left to do: messages sent, events decided, artifacts let go of."""
-
-    def rests() -> bool:
-        there.keep_running()
-        waiting = there.rows(sa.select(schema.notification).where(schema.notification.c.state == "PENDING"))
-        pending = there.rows(sa.select(schema.event).where(schema.event.c.state == "PENDING"))
-        kept = there.rows(
-            sa.select(schema.version).where(schema.version.c.artifact_kept, schema.version.c.state == "REJECTED")
-        )
-        return not waiting and not pending and not kept
-
-    there.wait(rests, what="everything to be done")
-
-
-def _stop(there: Installation) -> None:
-    """End the daemon by SIGTERM; if a crash point killed it on the way, let a new one end in order."""
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline:
-        code = there.terminate()
-        if code == 0:
-            return
-        there.keep_running()
-        there.wait_ready()
-    raise AssertionError("the daemon does not end in order")
-
-
-def _serving(there: Installation, model: str) -> str | None:
-    path = there.folder / f"serving.{model}"
-    return path.read_text().strip() if path.exists() else None
-
-
-def _alias(there: Installation, model: str) -> str | None:
-    path = there.folder / "models" / model / "current"
-    return path.readlink().name if path.is_symlink() else None
+__all__ = ["EXPECTED_RUNS", "facts", "install", "play", "problems"]

@@ -10,7 +10,7 @@ from tests.campaign.demo_kills import compare, play
 
 
 @pytest.mark.timeout(900)
-def test_kills_of_the_daemon_change_nothing(tmp_path):
+def test_G03_kills_of_the_daemon_change_nothing(tmp_path):
     """A daemon that is killed again and again during the demo trains each month once and ends with the same table."""
     seed = random.SystemRandom().randrange(1_000_000)
     print(f"seed {seed}")  # noqa: T201 - shown when it fails

@@ -91,7 +91,7 @@ def reasons(there: Installation) -> str:
 
 
 @pytest.mark.crash
-def test_a_job_survives_kill_9_and_is_adopted(there: Installation) -> None:
+def test_G06_a_job_survives_kill_9_and_is_adopted(there: Installation) -> None:
     """The daemon dies, the job goes on; the next daemon finds it and does not start it again."""
     begin_training(there)
     job = job_pid(there)
@@ -109,7 +109,7 @@ def test_a_job_survives_kill_9_and_is_adopted(there: Installation) -> None:
 
 
 @pytest.mark.crash
-def test_a_job_that_ends_while_the_daemon_is_down(there: Installation) -> None:
+def test_G06_a_job_that_ends_while_the_daemon_is_down(there: Installation) -> None:
     """Its result is taken by the next daemon, within ten seconds of its start."""
     begin_training(there)
     there.kill()
@@ -125,7 +125,7 @@ def test_a_job_that_ends_while_the_daemon_is_down(there: Installation) -> None:
     assert len(starts(there)) == 1
 
 
-def test_sigterm_ends_the_daemon_and_leaves_the_job(there: Installation) -> None:
+def test_G06_sigterm_ends_the_daemon_and_leaves_the_job(there: Installation) -> None:
     """Exit 0 within seconds; the job goes on, and is there for the next daemon."""
     begin_training(there)
     job = job_pid(there)
@@ -189,7 +189,7 @@ def run_daemon(there: Installation) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
 
 
-def test_a_broken_configuration_on_sighup(there: Installation) -> None:
+def test_G11_a_broken_configuration_on_sighup(there: Installation) -> None:
     """The old one stays in force and works; readiness names the mistake, until it is mended."""
     there.start()
     there.wait_ready()
@@ -221,7 +221,7 @@ def post(there: Installation, number: int) -> int:
     return there.ask("POST", "/v1/events", event, Content_Type="application/cloudevents+json").status
 
 
-def test_a_full_disk_stops_intake_not_the_daemon(there: Installation) -> None:
+def test_G15_a_full_disk_stops_intake_not_the_daemon(there: Installation) -> None:
     """Producers are told to come back, readiness says why; when there is room again, nothing acknowledged is missing."""
     there.start()
     there.wait_ready()
@@ -264,7 +264,7 @@ def test_an_unreadable_directory_is_a_readiness_reason(there: Installation) -> N
 
 
 @pytest.mark.timeout(180)
-def test_twenty_thousand_files_while_the_daemon_is_stopped(there: Installation) -> None:
+def test_G01_twenty_thousand_files_while_the_daemon_is_stopped(there: Installation) -> None:
     """20,000 files are 20,000 events within 60 seconds of the start, and no more after another one."""
     there.configure(config(there, models={"idle": {"policies": {"no": {"on": {"type": "other"}}}, **_IDLE}}))
     for number in range(20_000):

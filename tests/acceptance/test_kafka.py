@@ -79,7 +79,7 @@ def produce(broker: KafkaBroker, topic: str, numbers: range) -> None:
 @pytest.mark.timeout(180)
 @pytest.mark.parametrize("client", ["kafka-python", "confluent"])
 @pytest.mark.parametrize("point", _POINTS)
-def test_kill_9_between_the_database_and_the_broker(
+def test_G01_kill_9_between_the_database_and_the_broker(
     there: Installation, kafka_broker: KafkaBroker, client: str, point: str
 ) -> None:
     """Killed around the commit of a batch, before its offsets are committed: the next daemon goes on, nothing twice."""
@@ -100,7 +100,7 @@ def test_kill_9_between_the_database_and_the_broker(
 
 @pytest.mark.crash
 @pytest.mark.timeout(300)
-def test_kill_9_of_daemon_and_broker_under_load(there: Installation, kafka_broker: KafkaBroker) -> None:
+def test_G01_kill_9_of_daemon_and_broker_under_load(there: Installation, kafka_broker: KafkaBroker) -> None:
     """The daemon is killed again and again, the broker once: what was acknowledged is stored, each once."""
     topic = kafka_broker.create_topic()
     there.configure(config(kafka_broker, topic, "kafka-python"))

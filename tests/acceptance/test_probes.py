@@ -58,7 +58,7 @@ def is_alive(pid: int) -> bool:
     return "Z" not in Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
 
 
-def test_a_probe_that_hangs(there: Installation) -> None:
+def test_G10_a_probe_that_hangs(there: Installation) -> None:
     """The others go on; what fails is complained of; the daemon ends within two seconds and leaves no program behind."""
     pids = there.folder / "pids"
     there.wait(lambda: pids.exists() and pids.read_text(), what="the hanging probe")

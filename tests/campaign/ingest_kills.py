@@ -70,6 +70,8 @@ class Producer(ABC):
     """A thread that sends events by one way in until it is told to stop; what it began it brings to its end."""
 
     name = ""
+    #: Seconds between two events, at most.
+    pause = 0.02
 
     def __init__(self, installation: Installation, tally: Tally, seed: int) -> None:
         self._installation = installation
@@ -98,7 +100,7 @@ class Producer(ABC):
             while not self._stop.is_set():
                 self._number += 1
                 self._send_until_acknowledged(self._number)
-                self._stop.wait(self._choose.uniform(0, 0.02))
+                self._stop.wait(self._choose.uniform(0, self.pause))
         except BaseException as error:  # noqa: BLE001 - raised again by whoever stops it
             self.failure = error
 

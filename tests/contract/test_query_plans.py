@@ -35,7 +35,23 @@ from tests.factories import (
 )
 
 ROWS = 2000
-LARGE = ("event", "run", "job", "decision", "history", "run_cause", "policy_state", "held_cause", "ledger", "episode")
+#: Tables that grow with the past.
+LARGE = (
+    *("event", "run", "job", "attempt", "result", "verdict", "decision", "history", "run_cause", "policy_state"),
+    *(
+        "held_cause",
+        "ledger",
+        "episode",
+        "version",
+        "promotion",
+        "step",
+        "notification",
+        "watch",
+        "dead_letter",
+        "act",
+        "seal",
+    ),
+)
 LEAF = make_policy(cooldown=Cooldown(after="success", period=minutes(1), after_failure=minutes(1)))
 
 
@@ -108,13 +124,13 @@ HOT: dict[str, Callable[[Transaction], Any]] = {
 }
 
 
-def fill(connection: sa.Connection) -> None:
+def fill(connection: sa.Connection, *, under_way: int = 5) -> None:
     """Write some thousand finished things, and a few that are under way."""
     open_run = {"state": "QUEUED", "finished_at": None}
     ended_run = {"state": "FAILED", "finished_at": NOON, "started_at": NOON}
     rows: dict[sa.Table, list[dict[str, Any]]] = {table: [] for table in schema.metadata.tables.values()}
     for number in range(ROWS):
-        recent = number >= ROWS - 5
+        recent = number >= ROWS - under_way
         run = make_run(
             number, **(open_run if recent else ended_run), model=f"m{number % 50}" if number % 2 else "churn"
         )
@@ -160,6 +176,7 @@ def fill(connection: sa.Connection) -> None:
             {"model": "churn", "policy": "drift", "key": f"k{number}", "event_id": f"evt-{number:06d}", "type": "drift"}
             | {"origin": "api", "time": NOON}
         )
+        fill_outcome(rows, number, run.id, run.model)
         over = {} if recent else {"state": "RESOLVED", "finished_at": NOON}
         episode = make_episode(number, key=f"k{number}", **over)
         rows[schema.episode].append({name: getattr(episode, name) for name in episode.__dataclass_fields__})
@@ -171,6 +188,61 @@ def fill(connection: sa.Connection) -> None:
     for table, values in rows.items():
         if values:
             connection.execute(insert(table, connection.dialect.name), values)
+
+
+def fill_outcome(rows: dict[sa.Table, list[dict[str, Any]]], number: int, run_id: str, model: str) -> None:
+    """Add what became of a run: its attempt, result, verdict, version, promotion, watch and messages; and what else there is of people."""
+    ended = {"state": "REJECTED", "cause": "past", "reason": ""}
+    job, version, promotion = f"job-{number}", f"ver-{number:06d}", f"pro-{number:06d}"
+    rows[schema.attempt].append(
+        {"id": f"att-{number:06d}", "job_id": job, "number": 1, "nonce": "n", "launcher": "process", "owner": "o"}
+        | {"handle": {}, "folder": f"runs/{number}", "launched_at": NOON, "finished_at": NOON, "reason": ""}
+    )
+    rows[schema.result].append({"job_id": job, "document": {}, "digest": "d", "received_at": NOON})
+    rows[schema.verdict].append({"run_id": run_id, "outcome": "FAILED", "reason": "", "lines": [], "at": NOON})
+    rows[schema.version].append(
+        {"id": version, "model": model, "number": number + 1, "state": "REJECTED", "run_id": run_id, "job_id": job}
+        | {"artifact": "a", "metrics": {}, "lineage": {}, "created_at": NOON, "artifact_kept": False}
+    )
+    rows[schema.promotion].append(
+        {"id": promotion, "model": model, "version_id": version, "run_id": run_id, "kind": "promoted", "actor": "a"}
+        | ended
+        | {"state": "FAILED", "epoch": 1, "created_at": NOON, "finished_at": NOON}
+    )
+    rows[schema.step].append(
+        {"id": f"stp-{number:06d}", "promotion_id": promotion, "position": 1, "promoter": "alias", "attempts": 1}
+        | ended
+        | {"state": "UNDONE"}
+    )
+    rows[schema.notification].append(
+        {"id": f"ntf-{number:06d}", "channel": "log", "kind": "failed", "model": model, "run_id": run_id, "title": "t"}
+        | ended
+        | {
+            "state": "SENT",
+            "group_id": f"ntf-{number:06d}",
+            "body": {},
+            "attempts": 1,
+            "due_at": NOON,
+            "created_at": NOON,
+            "finished_at": NOON,
+        }
+    )
+    rows[schema.watch].append(
+        {"id": f"wat-{number:06d}", "model": model, "run_id": run_id, "policy": "drift", "key": "", "signal": {}}
+        | ended
+        | {"state": "CURED", "promotion_id": promotion, "version_id": version, "epoch": 1, "rolls_back": False}
+        | {"needed": 1, "samples": 0, "evidence": [], "broken": 0, "broken_reason": "", "look_at": NOON}
+        | {"opened_at": NOON, "until": NOON, "finished_at": NOON}
+    )
+    rows[schema.dead_letter].append(
+        {"id": f"dlt-{number:06d}", "identity": number, "origin": "api", "place": str(number), "error": "", "size": 0}
+        | ended
+        | {"state": "DROPPED", "meta": {}, "received_at": NOON, "finished_at": NOON}
+    )
+    rows[schema.act].append(
+        {"id": f"act-{number:06d}", "at": NOON, "actor": "ann", "verb": "retrain", "target": model, "reason": ""}
+        | {"details": {}, "request_digest": "d", "response": {}}
+    )
 
 
 @pytest.fixture(scope="module", params=["sqlite", pytest.param("postgresql", marks=pytest.mark.postgresql)])

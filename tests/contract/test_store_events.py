@@ -14,7 +14,7 @@ from tests.contract.store_rows import Count, history
 from tests.factories import NOON, at, make_new_event
 
 
-def test_an_event_is_stored_once(store: Store, count: Count) -> None:
+def test_G02_an_event_is_stored_once(store: Store, count: Count) -> None:
     """The same identity, within a batch or in another one, is one event; each time its receipt names it."""
     one, two = make_new_event(1), make_new_event(2)
     with store.transaction("test") as tx:
@@ -37,7 +37,7 @@ def test_an_event_is_stored_once(store: Store, count: Count) -> None:
         pytest.param("api", "shared", 2, id="another domain"),
     ],
 )
-def test_identity_is_origin_or_domain_source_and_id(
+def test_G02_identity_is_origin_or_domain_source_and_id(
     store: Store, count: Count, origin: str, domain: str | None, events: int
 ) -> None:
     """One producer's ids do not stand in the way of another's, unless both say that they share them."""

@@ -21,6 +21,7 @@ _ENTRY_POINTS = """\
 scripted = tests.engine.scripted:ScriptedLauncher
 blind = tests.engine.scripted:BlindLauncher
 local = tests.engine.scripted:LocalLauncher
+nameless = tests.engine.scripted:NamelessLauncher
 
 [controller.promoters]
 scripted = tests.engine.scripted:ScriptedPromoter

@@ -139,7 +139,7 @@ class House:
         self.janitor = Janitor(self.runtime)
         self.ticker = Ticker(self.runtime)
         self.watcher = Watcher(self.runtime)
-        self.desk = Desk(self.runtime, self.evaluator, reload=self._reload)
+        self.desk = Desk(self.runtime, self.evaluator.activate, reload=self._reload)
         self._loops: list[Loop] = [
             self.inbox,
             self.evaluator,

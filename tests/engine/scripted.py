@@ -10,6 +10,7 @@ import json
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -44,6 +45,8 @@ class FarJob:
     obeys_term: bool = True
     #: Raised by the next looks.
     broken: Exception | None = None
+    #: So many requests to end are lost.
+    lost_stops: int = 0
 
 
 @dataclass
@@ -138,6 +141,8 @@ class ScriptedLauncher:
 
     searchable: ClassVar[bool] = True
     local: ClassVar[bool] = False
+    #: It knows its jobs by name, and starts each once.
+    settle: ClassVar[timedelta] = timedelta(0)
 
     def __init__(self, settings: Settings, context: LauncherContext) -> None:
         self._settings = settings
@@ -166,6 +171,9 @@ class ScriptedLauncher:
 
     def stop(self, handle: Handle, *, force: bool) -> None:
         job = self._job(handle)
+        if job.lost_stops:
+            job.lost_stops -= 1
+            raise ConnectionResetError("cut off")
         job.stops.append("kill" if force else "term")
         if job.state == "running" and (force or job.obeys_term):
             World._over(job, "failed", "killed by signal", 137 if force else 143)
@@ -191,6 +199,16 @@ class BlindLauncher(ScriptedLauncher):
 
     def find(self, order: Order) -> Handle | None:
         raise AssertionError("nobody searches a launcher that cannot be searched")
+
+
+class NamelessLauncher(ScriptedLauncher):
+    """One that can be searched, but starts a job each time it is asked: its target refuses no name."""
+
+    settle: ClassVar[timedelta] = timedelta(seconds=30)
+
+    def launch(self, order: Order) -> Handle:
+        self._world.jobs.pop(order.attempt_id, None)
+        return super().launch(order)
 
 
 class LocalLauncher(ScriptedLauncher):

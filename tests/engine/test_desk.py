@@ -68,7 +68,7 @@ def test_answers_are_recorded(make_house: Callable[..., House], verb: str) -> No
     assert (act.verb, act.actor, act.reason) == (verb, "ann", "why")
 
 
-def test_tokens_are_recorded_without_their_secret(house: House) -> None:
+def test_G14_tokens_are_recorded_without_their_secret(house: House) -> None:
     """The secret is shown once and not kept; a revoked token counts no more."""
     made = house.desk.create_token("ci", who="ann", expires_in=timedelta(days=1))
     house.desk.revoke_token("ci", who="bob")
@@ -80,7 +80,7 @@ def test_tokens_are_recorded_without_their_secret(house: House) -> None:
         house.desk.revoke_token("ci", who="bob")
 
 
-def test_the_same_key_is_the_same_press(house: House) -> None:
+def test_G02_the_same_key_is_the_same_press(house: House) -> None:
     """The first answer is given again, and there is one event, one act and one run."""
     first = house.retrain(key="k-1", depth=3)
     again = house.retrain(key="k-1", depth=3)
@@ -187,7 +187,7 @@ def test_rollbacks_go_back_and_never_round(house: House) -> None:
 # -------------------------------------------------------------------------------------------------- reload
 
 
-def test_a_broken_configuration_changes_nothing(house: House) -> None:
+def test_G11_a_broken_configuration_changes_nothing(house: House) -> None:
     """All or nothing: the old one stays in force, and decides."""
     version = house.runtime.config.version
     house.break_configuration()
@@ -213,7 +213,7 @@ def test_reload(house: House) -> None:
     assert [(act.verb, act.actor) for act in house.acts()] == [("reload", "ann")]
 
 
-def test_a_reload_that_the_store_refuses_changes_nothing(house: House) -> None:
+def test_G11_a_reload_that_the_store_refuses_changes_nothing(house: House) -> None:
     """What cannot be kept does not decide; the next reload does it."""
     before = house.runtime.config.version
     house.write(model={"policies": {"drift": {"on": {"type": "skew"}}}})
@@ -235,7 +235,7 @@ def test_a_reload_that_the_store_refuses_changes_nothing(house: House) -> None:
     assert house.runtime.config.version != before
 
 
-def test_a_run_keeps_the_version_it_was_decided_under(house: House) -> None:
+def test_G11_a_run_keeps_the_version_it_was_decided_under(house: House) -> None:
     """Its policy is gone and its gate stricter: the run in flight ends as it began, also after a restart."""
     run = house.train()
     house.write(

@@ -199,19 +199,29 @@ def test_a_launcher_that_gives_up(house: House) -> None:
 
 
 def test_one_broken_candidate_does_not_stop_the_other(make_house: MakeHouse) -> None:
-    """A plugin's bug is treated as a call that may succeed later; the other jobs are launched."""
+    """A plugin's bug says nothing of the job: the same attempt is looked up and launched again; the other jobs are launched."""
     house = make_house(model={"train": {"candidates": {"a": {}, "b": {}}}})
     house.world.before_start = [KeyError("a bug in the launcher")]
     house.train()
 
-    assert [job.state for job in house.jobs()][1] == "RUNNING"
+    assert [job.state for job in house.jobs()] == ["LAUNCHING", "RUNNING"]
     assert any(event == "job.launch_failed" for _, event, _ in house.log.lines)
-    house.advance(10)
-    assert house.jobs()[0].state == "RETRYABLE"
-    assert "a bug in the launcher" in house.jobs()[0].reason
-    house.advance(30)
-    assert [job.state for job in house.jobs()] == ["RUNNING", "RUNNING"]
+    house.advance(4)
+    assert [(job.state, job.attempt) for job in house.jobs()] == [("RUNNING", 1), ("RUNNING", 1)]
     assert len(house.world.starts) == 2
+
+
+def test_a_launcher_that_always_breaks(make_house: MakeHouse) -> None:
+    """It is asked again and again, and when patience is over and the job is surely not there, it has failed with the reason."""
+    house = make_house()
+    house.world.before_start = [KeyError("a bug in the launcher")] * 1000
+    house.train()
+    for _ in range(60):
+        house.advance(30)
+
+    assert (house.job().state, house.job().attempt) == ("FAILED", 1)
+    assert "a bug in the launcher" in house.run().reason
+    assert house.world.starts == []
 
 
 @pytest.mark.parametrize("error", [OSError("no more files"), KeyError("a bug")], ids=["OSError", "bug"])
@@ -320,19 +330,26 @@ def test_an_unclear_launch_from_another_host_is_unknown(make_house: MakeHouse) -
     house.restart(owner="owner-2")
 
     house.settle()
+    assert house.job().state == "LAUNCHING", "its host may come back"
+    for _ in range(15):
+        house.advance(2)
 
-    assert house.job().state == "UNKNOWN"
+    assert (house.job().state, house.job().cause) == ("UNKNOWN", "host_gone")
+    assert house.mail() == ["unknown"]
     assert len(house.world.starts) == 1
 
 
 def test_a_run_cancelled_before_its_unclear_launch_is_cleared_up(house: House) -> None:
-    """Not there: it is not launched only to be stopped."""
+    """Not there, for as long as a call could still be on its way: it is not launched only to be stopped."""
     house.send()
     house.evaluator.tick(house.now)
     crash_at(house, "plugin.launcher.scripted.launch.before")
     house.desk.cancel(house.run().id, who="ann", reason="never mind")
-
     house.settle()
+    assert house.job().state == "LAUNCHING"
+
+    for _ in range(16):
+        house.advance(2)
 
     assert house.world.starts == []
     assert (house.job().state, house.run().state) == ("CANCELLED", "CANCELLED")

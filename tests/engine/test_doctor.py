@@ -68,6 +68,11 @@ class Ward:
         """The events of the doctor."""
         return [event for event in self.house.events() if event.origin == CONTROLLER_ORIGIN]
 
+    def stat(self) -> SourceStat:
+        """How the source is, up to this moment."""
+        with self.house.store.reading() as tx:
+            return self.doctor.stat(tx, "bus")
+
     def row(self, name: str = "bus") -> SourceStat:
         """What is written of a source."""
         with self.house.store.reading() as tx:
@@ -121,7 +126,7 @@ def test_what_comes_within_a_second_is_one_arrival(ward: Ward) -> None:
     ward.hear("3")
     ward.house.clock.advance(10)
     ward.hear("4")
-    stat = ward.doctor.stat("bus")
+    stat = ward.stat()
 
     assert [arrival.count for arrival in stat.arrivals] == [3, 1]
     assert [arrival.delay_seconds for arrival in stat.arrivals] == [30.0, None]
@@ -136,7 +141,7 @@ def test_only_the_latest_arrivals_are_kept(ward: Ward) -> None:
     ward.hear("x")
 
     assert len(ward.row().arrivals) == 64
-    assert len(ward.doctor.stat("bus").arrivals) == 64
+    assert len(ward.stat().arrivals) == 64
 
 
 def test_what_the_store_refuses_is_counted(ward: Ward) -> None:
@@ -152,7 +157,7 @@ def test_what_the_store_refuses_is_counted(ward: Ward) -> None:
         refused.result(timeout=0)
     with pytest.raises(StoreBusy):
         ward.house.inbox.put("bus", Batch(events=many))
-    assert ward.doctor.stat("bus").refused == 1 + WAITING
+    assert ward.stat().refused == 1 + WAITING
 
 
 def test_an_idle_daemon_writes_nothing(make_house: Callable[..., House]) -> None:
@@ -294,7 +299,7 @@ def test_a_crash_while_it_is_said(ward: Ward, point: str, survives: bool) -> Non
 
     ward.listen(3540)
     ward.house.clock.advance(120)
-    crash.arm(f"transaction.doctor.{point}", die)
+    crash.arm(f"transaction.silence.{point}", die)
     with pytest.raises(RuntimeError, match="killed"):
         ward.look()
     crash.disarm()
@@ -463,7 +468,7 @@ def test_a_test_event_is_no_sign_of_life(ward: Ward) -> None:
     ward.look()
 
     assert ward.silences() == ["firing"]
-    assert ward.doctor.stat("bus").stored == 0
+    assert ward.stat().stored == 0
 
 
 @pytest.mark.parametrize(

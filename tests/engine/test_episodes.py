@@ -90,7 +90,7 @@ def told(house: House, event_id: str) -> tuple[str, str]:
 # -------------------------------------------------------------------------------------------- one run an episode
 
 
-def test_an_alert_starts_one_run_whatever_its_repeats(alerts: House) -> None:
+def test_G02_an_alert_starts_one_run_whatever_its_repeats(alerts: House) -> None:
     """The first firing is news; repeats under its identity or another one are not, nor is `resolved`."""
     opened = fire(alerts)
     for _ in range(3):

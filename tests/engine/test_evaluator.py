@@ -77,7 +77,7 @@ def test_refusals_are_counted(make_house: MakeHouse) -> None:
     assert [row.kind for row in house.decisions()] == ["FIRE"]
 
 
-def test_an_expression_that_fails_is_an_error_decision(make_house: MakeHouse) -> None:
+def test_G04_an_expression_that_fails_is_an_error_decision(make_house: MakeHouse) -> None:
     """Never a silent false: the decision says what was missing, and the event is decided."""
     house = make_house(model={"policies": {"drift": {"on": {"type": "drift", "when": "event.data.share > 0.3"}}}})
     house.send(data={"other": 1})
@@ -114,7 +114,7 @@ def broken_state(house: House, key: str = "") -> None:
         )
 
 
-def test_a_poison_event_is_a_dead_letter_and_the_others_go_on(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_G10_a_poison_event_is_a_dead_letter_and_the_others_go_on(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
     """One event that cannot be decided stops nobody, and is kept whole with the reason."""
     for number in range(5):
         house.send(id=str(number))

@@ -69,7 +69,7 @@ def test_replace_the_champion(house: House) -> None:
     assert serving(house) == house.versions()[1].id
 
 
-def test_reject(house: House) -> None:
+def test_G09_reject(house: House) -> None:
     """One that is not better changes nothing, and people are told with the numbers."""
     first = house.champion(auc=0.7)
     house.train()
@@ -82,7 +82,7 @@ def test_reject(house: House) -> None:
     assert "0.69" in house.world.mail[-1].title
 
 
-def test_inconclusive(house: House) -> None:
+def test_G09_inconclusive(house: House) -> None:
     """Without the champion's metrics on the same data there is nothing to compare: not promoted."""
     house.champion()
     house.train()
@@ -126,7 +126,7 @@ def test_an_artifact_that_cannot_be_promoted(house: House, artifact: str) -> Non
     assert house.versions() == []
 
 
-def test_superseded_by_another_champion(house: House) -> None:
+def test_G09_superseded_by_another_champion(house: House) -> None:
     """The champion changed while it trained, so it was compared with yesterday's: SUPERSEDED, not promoted."""
     house.train()
     other = house.folder / "other.bin"
@@ -199,7 +199,7 @@ def test_nobody_approves(asking: House) -> None:
     assert (asking.run().state, asking.run().cause) == ("REJECTED", "approval_timed_out")
 
 
-def test_what_waits_is_superseded(asking: House) -> None:
+def test_G09_what_waits_is_superseded(asking: House) -> None:
     """Another champion came while it waited: nobody can approve it any more."""
     asking.train()
     finish(asking, 0.7)
@@ -299,7 +299,7 @@ def test_a_person_may_promote_what_is_held(house: House) -> None:
 # ---------------------------------------------------------------------------------------------- promoters
 
 
-def test_an_artifact_that_changed_is_not_promoted(house: House) -> None:
+def test_G09_an_artifact_that_changed_is_not_promoted(house: House) -> None:
     """What was judged is what is promoted, or nothing."""
     house.train()
     job = house.world.succeed("a", auc=0.7)
@@ -462,7 +462,7 @@ def test_a_promoter_that_gave_up_after_it_moved(make_house: MakeHouse) -> None:
 # ------------------------------------------------------------------------------------- override and adopt
 
 
-def test_override(house: House) -> None:
+def test_G09_override(house: House) -> None:
     """A person makes a rejected version champion, with a reason, and it shows as an override."""
     house.champion(auc=0.7)
     house.train()
@@ -497,7 +497,7 @@ def test_adopt(house: House) -> None:
     assert run.champion_id == version.id
 
 
-def test_one_promotion_at_a_time(house: House) -> None:
+def test_G09_one_promotion_at_a_time(house: House) -> None:
     """While one is under way, another is refused."""
     house.world.registries["first"].script = [RetryLater("down")]
     (house.folder / "old.bin").write_text("old")

@@ -96,8 +96,90 @@ def test_a_busy_store_refuses_everyone(house: House) -> None:
             answer.result(timeout=0)
     assert house.events() == []
     assert house.runtime.complaints.all() == ["store: database or disk is full"]
+    house.inbox.tick(house.now)
     house.send()
     assert house.runtime.complaints.all() == []
+
+
+def test_G15_a_store_that_refused_is_asked_by_the_inbox_alone(house: House) -> None:
+    """Until a write of its own succeeds producers are refused at once, with the reason, and nothing of theirs is tried (DB-06, DB-07)."""
+    tried: list[str] = []
+
+    def hangs(name: str) -> None:
+        tried.append(name)
+        raise StoreBusy("it has not answered for 12 s", code="store.slow")
+
+    house.inbox.put("api", batch("1"))
+    late = house.inbox.put("api", batch("2"))
+    arm("transaction.inbox.before_commit", hangs)
+    try:
+        house.inbox.tick(house.now)
+        with pytest.raises(StoreBusy, match="12 s") as refused:
+            house.inbox.put("api", batch("3"))
+    finally:
+        disarm()
+
+    assert tried == ["transaction.inbox.before_commit"]
+    assert refused.value.code == "store.slow"
+    assert late.done()
+    assert house.inbox.waiting == 0
+    [complaint] = house.runtime.complaints.standing()
+    assert (complaint.code, complaint.since) == ("store.slow", house.now)
+    house.inbox.tick(house.now)
+    assert house.inbox.put("api", batch("3")) is not None
+
+
+@pytest.mark.parametrize("deadlocks", [1, inbox_module.CONTENDED])
+def test_G15_a_deadlock_is_tried_again_and_nobody_hears_of_it(house: House, deadlocks: int) -> None:
+    """The same group is stored by a later attempt, a moment of chance afterwards (DB-22)."""
+    answer = house.inbox.put("api", batch("1"))
+    waits = []
+    for _ in range(deadlocks):
+        arm("transaction.inbox.before_commit", contended)
+        try:
+            ticked = house.inbox.tick(house.now)
+        finally:
+            disarm()
+        assert ticked.next_at is not None
+        waits.append((ticked.next_at - house.now).total_seconds())
+
+    house.inbox.tick(house.now)
+
+    assert len(answer.result(timeout=0)) == 1
+    assert all(0 < wait <= 0.2 for wait in waits)
+    assert house.runtime.complaints.all() == []
+
+
+def test_G15_deadlocks_without_end_are_told(house: House) -> None:
+    """After a bounded number of attempts producers are told to come again (DB-22)."""
+    answer = house.inbox.put("api", batch("1"))
+    for _ in range(inbox_module.CONTENDED + 1):
+        arm("transaction.inbox.before_commit", contended)
+        try:
+            house.inbox.tick(house.now)
+        finally:
+            disarm()
+
+    with pytest.raises(StoreBusy, match="deadlock"):
+        answer.result(timeout=0)
+    assert house.runtime.complaints.standing()[0].code == "store.contended"
+
+
+def contended(_: str) -> None:
+    raise StoreBusy("deadlock detected", code="store.contended")
+
+
+def test_G15_what_was_withdrawn_is_not_stored(house: House) -> None:
+    """Whoever waits no longer takes its batch back, and the room it took is free again."""
+    withdrawn = house.inbox.put("api", batch("1", "2"))
+    kept = house.inbox.put("api", batch("3"))
+
+    assert withdrawn.cancel()
+    house.inbox.tick(house.now)
+
+    assert len(kept.result(timeout=0)) == 1
+    assert [event.source_id for event in house.events()] == ["3"]
+    assert house.inbox.waiting == 0
 
 
 def test_the_complaint_goes_without_new_events(house: House) -> None:

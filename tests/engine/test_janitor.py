@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 
-from controller.engine.janitor import EVERY
+from controller.engine.janitor import EVERY, Janitor
 from tests.engine.house import House
 
 
@@ -36,6 +38,27 @@ def test_keeps_what_may_be_needed(full: House) -> None:
     full.advance(EVERY)
 
     assert len([line for line in full.log.lines if line[1] == "artifact.removed"]) == 2
+
+
+def test_an_idle_janitor_does_not_look_through_the_models(full: House) -> None:
+    """Between two looks a sweep asks whether anything happened, and what happened is dealt with at the next one."""
+    full.advance(EVERY)
+    janitor = Janitor(full.runtime)
+    janitor.tick(full.clock.now())
+    asked: list[str] = []
+    sa.event.listen(
+        full.store.engine, "before_cursor_execute", lambda connection, cursor, statement, *more: asked.append(statement)
+    )
+
+    full.clock.advance(timedelta(seconds=10))
+    janitor.tick(full.clock.now())
+    idle, asked[:] = list(asked), []
+    full.train()
+    full.clock.advance(timedelta(seconds=10))
+    janitor.tick(full.clock.now())
+
+    assert not [statement for statement in idle if "FROM version" in statement or "FROM promotion" in statement]
+    assert [statement for statement in asked if "FROM version" in statement]
 
 
 def test_keeps_what_a_second_rollback_would_need(make_house: Callable[..., House]) -> None:

@@ -269,7 +269,7 @@ def test_a_receiver_that_says_when_is_left_alone_until_then(make_house: Callable
     assert sorted(house.mail()) == ["failed", "promoted", "rejected"]
 
 
-def test_a_slow_channel_holds_up_no_other(make_house: Callable[..., House]) -> None:
+def test_G10_a_slow_channel_holds_up_no_other(make_house: Callable[..., House]) -> None:
     """While one channel does not come back, messages of another are delivered, and the loop goes on."""
     house = make_house(notifiers={"slow": {"type": "scripted"}, "quick": {"type": "scripted"}})
     gate, delivered = threading.Event(), []

@@ -61,7 +61,7 @@ def eventful(house: House) -> None:
 
 
 @pytest.mark.parametrize("name", list(POLICIES))
-def test_each_policy_is_replayed(make_house: MakeHouse, name: str) -> None:
+def test_G04_each_policy_is_replayed(make_house: MakeHouse, name: str) -> None:
     """Whatever the policy."""
     house = make_house(model=model(it=POLICIES[name], other={"on": {"type": "file"}}))
     Live(house, MIXED).tell(
@@ -75,7 +75,7 @@ def test_each_policy_is_replayed(make_house: MakeHouse, name: str) -> None:
 
 
 @pytest.mark.parametrize("concurrency", ["queue", "forbid", "replace", "allow"])
-def test_acts_and_configurations_are_replayed(make_house: MakeHouse, concurrency: str) -> None:
+def test_G04_acts_and_configurations_are_replayed(make_house: MakeHouse, concurrency: str) -> None:
     """Pauses, presses and reloads happen again where they happened."""
     house = make_house(
         model=model(
@@ -132,7 +132,7 @@ def test_an_older_record_is_refused(make_house: MakeHouse) -> None:
 
 
 @pytest.mark.postgresql
-def test_both_databases_decide_alike(make_house: MakeHouse, postgres_server: PostgresServer) -> None:
+def test_G04_both_databases_decide_alike(make_house: MakeHouse, postgres_server: PostgresServer) -> None:
     """What was recorded on SQLite gives the same decisions on PostgreSQL."""
     house = make_house(model=model(it=POLICIES["both"], level=POLICIES["max-age"]))
     eventful(house)
@@ -146,7 +146,7 @@ def test_both_databases_decide_alike(make_house: MakeHouse, postgres_server: Pos
 @pytest.mark.timeout(300)
 @settings(max_examples=15, report_multiple_bugs=False, suppress_health_check=list(HealthCheck))
 @given(configured=policies, other=policies, story=happenings, ends=endings)
-def test_any_record_is_replayed(
+def test_G04_any_record_is_replayed(
     empty_store: Path, scripted_plugins: None, configured: Any, other: Any, story: list[Any], ends: Any
 ) -> None:
     """Live = replay, for any policies and any events."""

@@ -109,7 +109,7 @@ def test_polled_at_start_and_when_due(house: House) -> None:
     assert never.polls == [start]
 
 
-def test_a_bad_source_stops_no_other(house: House) -> None:
+def test_G10_a_bad_source_stops_no_other(house: House) -> None:
     """It is complained of, tried again after a backoff, and well again when it succeeds."""
     bad, good = Every(MINUTE, KeyError("a bug"), RetryLater("503")), Every(MINUTE)
     house.ticker.use({"bad": bad, "good": good})

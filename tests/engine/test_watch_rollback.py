@@ -204,7 +204,7 @@ def test_the_configuration_of_the_run_is_kept(watched: House) -> None:
     assert champions(watched) == ["CHAMPION", "ROLLED_BACK"]
 
 
-def test_the_same_cause_does_not_promote_the_same_version_again(watched: House) -> None:
+def test_G09_the_same_cause_does_not_promote_the_same_version_again(watched: House) -> None:
     """A retry that makes the very artifact that was rolled back is REJECTED, also after a resume; a person may still override."""
     again = watched.runs()[-1]
     text = (watched.folder / watched.versions()[-1].artifact).read_text()

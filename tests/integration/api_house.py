@@ -17,6 +17,7 @@ from controller.api.app import make_app
 from controller.api.ports import Desk, Health, Intake, Logs
 from controller.api.server import Limits, Server
 from controller.core.model import Receipt
+from controller.engine.audit import Audit
 from controller.errors import NotFound
 from controller.ports import Batch, LogChunk
 from controller.store.store import Store
@@ -35,8 +36,8 @@ class NotingDesk:
     asked: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
     failure: Exception | None = None
 
-    def _note(self, verb: str, **given: Any) -> dict[str, Any]:
-        self.asked.append((verb, given))
+    def _note(self, verb: str, *, key: str | None = None, **given: Any) -> dict[str, Any]:
+        self.asked.append((verb, given if key is None else {**given, "key": key}))
         if self.failure is not None:
             raise self.failure
         return {"done": verb}
@@ -48,37 +49,59 @@ class NotingDesk:
         self._note("retrain", model=model, who=who, reason=reason, params=params, key=key, **forced)
         return {"event_id": "evt-1", "duplicate": False}
 
-    def cancel(self, run_id: str, *, who: str, reason: str) -> dict[str, Any]:
-        return self._note("cancel", run_id=run_id, who=who, reason=reason)
+    def cancel(self, run_id: str, *, who: str, reason: str, key: str | None = None) -> dict[str, Any]:
+        return self._note("cancel", run_id=run_id, who=who, reason=reason, key=key)
 
     def retry(self, run_id: str, *, who: str, reason: str, key: str | None) -> dict[str, Any]:
         return self._note("retry", run_id=run_id, who=who, reason=reason, key=key)
 
-    def approve(self, run_id: str, *, who: str, reason: str) -> dict[str, Any]:
-        return self._note("approve", run_id=run_id, who=who, reason=reason)
+    def approve(self, run_id: str, *, who: str, reason: str, key: str | None = None) -> dict[str, Any]:
+        return self._note("approve", run_id=run_id, who=who, reason=reason, key=key)
 
-    def reject(self, run_id: str, *, who: str, reason: str) -> dict[str, Any]:
-        return self._note("reject", run_id=run_id, who=who, reason=reason)
+    def reject(self, run_id: str, *, who: str, reason: str, key: str | None = None) -> dict[str, Any]:
+        return self._note("reject", run_id=run_id, who=who, reason=reason, key=key)
 
-    def promote(self, target: str, *, who: str, reason: str) -> dict[str, Any]:
-        return self._note("promote", target=target, who=who, reason=reason)
+    def promote(self, target: str, *, who: str, reason: str, key: str | None = None) -> dict[str, Any]:
+        return self._note("promote", target=target, who=who, reason=reason, key=key)
 
-    def rollback(self, model: str, *, who: str, reason: str, to: str | None = None) -> dict[str, Any]:
-        return {**self._note("rollback", model=model, who=who, reason=reason, to=to), "version": 2}
+    def rollback(
+        self, model: str, *, who: str, reason: str, to: str | None = None, key: str | None = None
+    ) -> dict[str, Any]:
+        return {**self._note("rollback", model=model, who=who, reason=reason, to=to, key=key), "version": 2}
 
     def adopt(
-        self, model: str, *, who: str, reason: str, artifact: str, metrics: Mapping[str, float]
+        self,
+        model: str,
+        *,
+        who: str,
+        reason: str,
+        artifact: str,
+        metrics: Mapping[str, float],
+        key: str | None = None,
     ) -> dict[str, Any]:
-        return self._note("adopt", model=model, who=who, reason=reason, artifact=artifact, metrics=metrics)
+        return self._note("adopt", model=model, who=who, reason=reason, artifact=artifact, metrics=metrics, key=key)
 
-    def pause(self, scope: str, target: str, *, who: str, reason: str) -> dict[str, Any]:
-        return self._note("pause", scope=scope, target=target, who=who, reason=reason)
+    def pause(self, scope: str, target: str, *, who: str, reason: str, key: str | None = None) -> dict[str, Any]:
+        return self._note("pause", scope=scope, target=target, who=who, reason=reason, key=key)
 
-    def resume(self, scope: str, target: str, *, who: str, reason: str) -> dict[str, Any]:
-        return self._note("resume", scope=scope, target=target, who=who, reason=reason)
+    def resume(self, scope: str, target: str, *, who: str, reason: str, key: str | None = None) -> dict[str, Any]:
+        return self._note("resume", scope=scope, target=target, who=who, reason=reason, key=key)
 
-    def resolve(self, run_id: str, candidate: str | None, as_: str, *, who: str, reason: str) -> dict[str, Any]:
-        return self._note("resolve", run_id=run_id, candidate=candidate, as_=as_, who=who, reason=reason)
+    def resolve(
+        self,
+        run_id: str,
+        candidate: str | None,
+        as_: str,
+        *,
+        who: str,
+        reason: str,
+        handle: Mapping[str, Any] | None = None,
+        key: str | None = None,
+    ) -> dict[str, Any]:
+        given = {} if handle is None else {"handle": handle}
+        return self._note(
+            "resolve", run_id=run_id, candidate=candidate, as_=as_, who=who, reason=reason, key=key, **given
+        )
 
     def reload(self, *, who: str) -> dict[str, Any]:
         return self._note("reload", who=who)
@@ -140,6 +163,8 @@ class House:
     log: RecordingLog
     server: Server
     socket_path: Path
+    #: Why callers were not let in.
+    refused: list[str]
 
     @property
     def store(self) -> Store:
@@ -191,6 +216,7 @@ def open_house(folder: Path, limits: Limits | None = None, socket_path: Path | N
     _add_tokens(store, clock)
     desk, inbox, health, log = NotingDesk(), StoringInbox(store), SettableHealth(), RecordingLog()
     path = socket_path or folder / "s.sock"
+    refused: list[str] = []
     app = make_app(
         desk=_typed_desk(desk),
         views=Views(store),
@@ -200,7 +226,9 @@ def open_house(folder: Path, limits: Limits | None = None, socket_path: Path | N
         policies=lambda: {MODEL: story.spec},
         clock=clock,
         log=log,
+        audit=Audit(store, clock=clock, log=log),
+        refused=refused.append,
     )
     server = Server(app, path, ("127.0.0.1", 0), limits=limits)
     server.start()
-    return House(story, desk, inbox, health, log, server, path)
+    return House(story, desk, inbox, health, log, server, path, refused)

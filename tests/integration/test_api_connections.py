@@ -90,7 +90,7 @@ def test_malformed_requests_are_refused(api: House, sent: bytes, status: bytes) 
     assert b"connection: close" in answer.lower()
 
 
-def test_connections_of_one_address_are_bounded(start_api: Callable[..., House]) -> None:
+def test_G15_connections_of_one_address_are_bounded(start_api: Callable[..., House]) -> None:
     """The ninth of eight connections is refused; when one closes there is room again."""
     api = start_api(Limits(connections_per_address=8))
     request = b"GET /healthz HTTP/1.1\r\nhost: x\r\nconnection: keep-alive\r\n\r\n"

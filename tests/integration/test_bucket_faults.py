@@ -22,7 +22,7 @@ def test_a_missing_bucket_says_so(bucket: Bucket) -> None:
     assert bucket.list() == []
 
 
-def test_wrong_credentials_say_so_and_tell_no_secret(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_G14_wrong_credentials_say_so_and_tell_no_secret(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
     """The reason names neither key nor secret; right ones count at once, without a restart."""
     server = ObjectServer()
     server.start(ask_for_credentials=True)

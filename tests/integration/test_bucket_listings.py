@@ -85,7 +85,7 @@ def test_a_busy_store_gets_the_same_again(large_bucket: Bucket) -> None:
     assert not large_bucket.inbox.duplicates
 
 
-def test_a_lost_ledger_makes_no_second_event(large_bucket: Bucket) -> None:
+def test_G02_a_lost_ledger_makes_no_second_event(large_bucket: Bucket) -> None:
     large_bucket.list()
     large_bucket.inbox.ledger.clear()
     large_bucket.restart()

@@ -209,7 +209,7 @@ def test_without_the_daemon(start: Callable[[], Daemon], folder: Path) -> None:
     assert raw.stdout_bytes == b"\x00\xff not text"
     assert run("dead", "show", "dea-none").exit_code == 4
     assert run("dead", "replay", letter_id, "-r", "").exit_code == 3
-    assert "1 dead letters (bus)" in run("status").stdout
+    assert "1 dead letter (bus)" in run("status").stdout
 
 
 def test_what_comes_from_outside_does_not_steer_a_terminal(daemon: Daemon, folder: Path) -> None:
@@ -308,7 +308,7 @@ def test_a_key_is_one_act(client: httpx.Client, folder: Path) -> None:
     assert again == {**first, "duplicate": True}
 
 
-def test_a_flood_of_poison_does_not_stop_another_source(client: httpx.Client, folder: Path) -> None:
+def test_G10_a_flood_of_poison_does_not_stop_another_source(client: httpx.Client, folder: Path) -> None:
     """While one source sends nothing but poison, an event of another is stored, decided and started."""
     Poisoned.feed[folder, "bus"].extend(poison(*(f"{n}/{m}" for m in range(200)), body=b"x" * 500) for n in range(50))
 

@@ -149,7 +149,7 @@ def test_sasl_over_tls(house: House, tmp_path: Path) -> None:
     assert not house.inbox.complaints
 
 
-def test_a_wrong_password_is_one_complaint_without_it(
+def test_G14_a_wrong_password_is_one_complaint_without_it(
     house: House, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], caplog: Any
 ) -> None:
     """The complaint stays the same and names the user, not the password; nothing prints it; mended, it reads."""
@@ -228,7 +228,7 @@ def test_a_password_that_is_not_set(house: House) -> None:
 
 
 @pytest.mark.timeout(180)
-def test_members_that_come_and_go_lose_nothing(house: House) -> None:
+def test_G01_members_that_come_and_go_lose_nothing(house: House) -> None:
     """Two or three members over one store, one joining or leaving all the time: everything is stored."""
     house.broker.add_partitions(house.topic, 6)
     produced = 0
@@ -274,7 +274,7 @@ def test_a_join_that_takes_many_polls(house: House) -> None:
 
 
 @pytest.mark.timeout(120)
-def test_a_store_that_is_busy_for_longer_than_a_session(house: House) -> None:
+def test_G15_a_store_that_is_busy_for_longer_than_a_session(house: House) -> None:
     """The member stays in the group meanwhile; then everything is stored, in order and once."""
     house.produce(*range(50))
     free = threading.Event()

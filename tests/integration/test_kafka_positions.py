@@ -88,7 +88,7 @@ def test_the_groups_offset_follows(house: House) -> None:
     assert house.broker.committed(house.group, house.topic) == 3
 
 
-def test_a_crash_between_store_and_commit_repeats_nothing(house: House) -> None:
+def test_G02_a_crash_between_store_and_commit_repeats_nothing(house: House) -> None:
     """A reader that is gone after the store and before the commit left its position in the store."""
     house.create()
     house.produce(1, 2, 3)
@@ -111,7 +111,7 @@ def test_a_crash_between_store_and_commit_repeats_nothing(house: House) -> None:
     assert not house.inbox.duplicates
 
 
-def test_a_crash_before_the_store_loses_nothing(house: House) -> None:
+def test_G01_a_crash_before_the_store_loses_nothing(house: House) -> None:
     """What was read and not stored is read again."""
     house.create()
     house.produce(1, 2, 3)
@@ -135,7 +135,7 @@ def test_a_crash_before_the_store_loses_nothing(house: House) -> None:
 
 
 @pytest.mark.parametrize("on_gap, ids", [("earliest", ["1", "5", "6"]), ("latest", ["1", "7"]), ("fail", ["1"])])
-def test_retention_that_passed_us_by_is_told(house: House, on_gap: str, ids: list[str]) -> None:
+def test_G12_retention_that_passed_us_by_is_told(house: House, on_gap: str, ids: list[str]) -> None:
     """Records that are gone are a `source.gap` event with both offsets; then it goes on as `on_gap` says, or waits for a person."""
     house.create()
     house.produce(1)
@@ -184,7 +184,7 @@ def test_a_halted_partition_stops_only_itself_and_a_seek_resolves_it(house: Hous
     assert not [key for key in house.inbox.ledger if key.startswith("@seek")]
 
 
-def test_offset_out_of_range_while_running(house: House) -> None:
+def test_G12_offset_out_of_range_while_running(house: House) -> None:
     """The log is cut while the reader is blocked by its store: the gap is told with the offsets."""
     house.create()
     cut = []
@@ -230,7 +230,7 @@ def test_a_topic_that_is_created_later(house: House, start: str) -> None:
 
 
 @pytest.mark.parametrize("running", [False, True], ids=["while down", "while running"])
-def test_a_topic_that_was_made_anew(house: House, running: bool) -> None:
+def test_G12_a_topic_that_was_made_anew(house: House, running: bool) -> None:
     """A topic of the same name with another id is read from its beginning, and the gap says so."""
     house.create()
     house.produce(1, 2, 3)

@@ -106,7 +106,7 @@ def test_plain_json_becomes_an_event_by_a_mapping(house: House) -> None:
     assert third.source_id == "5"
 
 
-def test_a_mapped_id_makes_a_repeat_harmless(house: House) -> None:
+def test_G02_a_mapped_id_makes_a_repeat_harmless(house: House) -> None:
     """Two records with the same mapped identity are one event."""
     for _ in range(2):
         house.broker.produce(house.topic, b'{"uid": 9007199254740993, "model": "m"}')
@@ -143,7 +143,7 @@ POISON: list[tuple[str, bytes | None, list[tuple[str, bytes]], str]] = [
 ]
 
 
-def test_poison_becomes_dead_letters_and_stops_nothing(house: House) -> None:
+def test_G10_poison_becomes_dead_letters_and_stops_nothing(house: House) -> None:
     """What cannot be read is kept with its bytes and the reason; the next record is read."""
     for _, value, headers, _ in POISON:
         house.broker.produce(house.topic, value, key=b"\xffkey", headers=headers)

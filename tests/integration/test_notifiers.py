@@ -210,7 +210,7 @@ def test_certificates(receiver: Receiver, tmp_path: Path) -> None:
 # ---------------------------------------------------------------------------------------------------- secrets
 
 
-def test_no_secret_is_shown(receiver: Receiver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_G14_no_secret_is_shown(receiver: Receiver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The path of a secret URL, keys and headers are in no error, also when the server repeats them or redirects to them."""
     path = "/services/T000/B000/geheimgeheim"
     monkeypatch.setenv("URL", f"{receiver.url}{path}?sig=queryquery")
@@ -304,7 +304,7 @@ def test_exit_codes(tmp_path: Path, script: str, error: type[Exception], said: s
     assert "geheim" not in str(caught.value)
 
 
-def test_no_secret_of_a_program_is_shown(tmp_path: Path) -> None:
+def test_G14_no_secret_of_a_program_is_shown(tmp_path: Path) -> None:
     """A secret of several lines is masked whole, and one that another begins with does not leave the other's rest."""
     (tmp_path / "lines").write_text("first line\nsecond line")
     (tmp_path / "short").write_text("geheim")

@@ -73,7 +73,7 @@ def test_command_failures(bench: Bench, code: str, complaint: str) -> None:
     assert bench.inbox.clock.monotonic() - began < 8
 
 
-def test_no_secret_of_a_command_is_shown(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_G14_no_secret_of_a_command_is_shown(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """What it says is wrong is told without its secrets."""
     monkeypatch.setenv("KEY", "geheim")
     code = "import os, sys; sys.exit('refused: ' + os.environ['TOKEN'])"

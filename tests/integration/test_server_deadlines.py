@@ -247,7 +247,7 @@ def test_a_client_that_does_not_read_holds_up_the_application(start: Make) -> No
     assert set(body) == {ord("x")}
 
 
-def test_a_client_that_never_reads_is_cut(start: Make) -> None:
+def test_G15_a_client_that_never_reads_is_cut(start: Make) -> None:
     """After `read_seconds` the connection is given up, and the application hears of it."""
     house = start(Limits(read_seconds=0.3))
     with house.connect() as client:

@@ -338,7 +338,7 @@ def test_one_that_hangs_cannot_speak_after_its_end(place: Place, monkeypatch: py
     assert [type(error) for error in feed.told] == [Conflict]
     assert "was stopped" in str(feed.told[0])
     assert list(daemon.runtime.complaints.of("hanging")) == ["run 2"]
-    assert daemon.sources.shape("hanging") == "stream"
+    assert daemon.crew.sources.shape("hanging") == "stream"
 
 
 def state(source: str) -> str:

@@ -578,8 +578,8 @@ def test_from_an_alert_to_a_decision(daemon: Daemon) -> None:
     event_id = fired.json()["events"][0]["event_id"]
     assert repeated.json()["events"] == [{"event_id": event_id, "duplicate": True}]
     wait_until(lambda: state_of(daemon, event_id) == "PROCESSED")
-    assert daemon.sources.notes("alerts")["mapping"][1] == "1 event: alert.FeatureDrift"
-    assert str(daemon.sources.notes("code")["signature"][1]).startswith("refused: hmac: ")
+    assert daemon.crew.sources.notes("alerts")["mapping"][1] == "1 event: alert.FeatureDrift"
+    assert str(daemon.crew.sources.notes("code")["signature"][1]).startswith("refused: hmac: ")
     exposed = daemon.metrics.hooks_refused.labels("code", "unauthorized")._value.get()
     assert exposed == 1
 

@@ -176,7 +176,7 @@ def test_instants_around_a_day_on_which_the_clock_is_set(name: str, day: datetim
 
 @settings(max_examples=60)
 @given(line=lines(), place=st.sampled_from(PLACES), offset=st.integers(-3000, 0), length=st.integers(0, 6000))
-def test_instants_of_any_line(line: Line, place: tuple[str, datetime], offset: int, length: int) -> None:
+def test_G08_instants_of_any_line(line: Line, place: tuple[str, datetime], offset: int, length: int) -> None:
     """A line means what a person with a clock on the wall takes it to mean, or is refused."""
     try:
         parse_crontab(line.text)
@@ -298,7 +298,7 @@ def test_an_event_says_what_it_is() -> None:
     assert due == datetime(2026, 3, 3, 2, tzinfo=UTC)
 
 
-def test_an_instant_is_emitted_once_whatever_restarts() -> None:
+def test_G08_an_instant_is_emitted_once_whatever_restarts() -> None:
     nightly = Nightly()
     nightly.after(timedelta(days=1))
 
@@ -323,7 +323,7 @@ def test_catching_up(catch_up: str, expected: list[tuple[int, int]]) -> None:
     assert nights == expected
 
 
-def test_what_none_leaves_out_is_counted_by_the_next_event() -> None:
+def test_G08_what_none_leaves_out_is_counted_by_the_next_event() -> None:
     """Nothing is lost in silence: the next event says how many instants were left out, and since when."""
     nightly = Nightly(catch_up="none")
     nightly.after(timedelta(days=4))
@@ -347,7 +347,7 @@ def test_an_instant_past_its_deadline_is_left_out(late: timedelta, count: int) -
     assert len(nightly.inbox.events) == count
 
 
-def test_all_is_capped_and_says_so() -> None:
+def test_G12_all_is_capped_and_says_so() -> None:
     """The newest are emitted, the oldest of them counts what was dropped, and it shows until the next instant."""
     nightly = Nightly(schedule="* * * * *", catch_up="all")
 
@@ -398,7 +398,7 @@ def test_another_way_to_write_it_is_no_edit() -> None:
 
 
 @pytest.mark.parametrize("jump", [timedelta(seconds=1), timedelta(hours=1), timedelta(days=30), timedelta(days=3650)])
-def test_a_clock_that_is_set_back_repeats_nothing(jump: timedelta) -> None:
+def test_G08_a_clock_that_is_set_back_repeats_nothing(jump: timedelta) -> None:
     """What was emitted stays emitted, and when the clock is right the schedule goes on."""
     nightly = Nightly(schedule="*/10 * * * *")
     nightly.after(timedelta(minutes=30))
@@ -436,7 +436,7 @@ def test_a_schedule_asked_twice_in_a_minute_has_nothing_to_do() -> None:
     assert len(nightly.inbox.batches) == batches
 
 
-def test_a_busy_store_is_tried_again() -> None:
+def test_G08_a_busy_store_is_tried_again() -> None:
     """Nothing is marked, and the answer is when to come back."""
     nightly = Nightly()
     nightly.inbox.refusals, nightly.inbox.refused_for_seconds = 1, 7.0

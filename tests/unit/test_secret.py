@@ -52,7 +52,7 @@ def test_a_secret_that_is_not_there_says_so(tmp_path: Path, reference: str, mess
     assert refusal.value.message == message
 
 
-def test_nothing_shows_the_value(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_G14_nothing_shows_the_value(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RETRAIN_TEST_TOKEN", "hunter2")
     options = Options.model_validate({"token": "env:RETRAIN_TEST_TOKEN"})
 

@@ -109,6 +109,8 @@ def _summary(shape: EventShape, decided: Sequence[Mapping[str, Json]], asked: Se
             f"it started nothing: {last['model']}/{last['policy']} {DID[last['kind']]} "
             f"at {last['stage']}: {last['reason']}{ended}"
         )
+    if shape["pruned_at"] is not None:
+        return "it started nothing; which policy came nearest cannot be said any more, because its data were let go of"
     if not asked:
         return "it started nothing: no policy listens to events"
     near = asked[0]
@@ -128,11 +130,15 @@ def event_lines(account: Mapping[str, Json], instant: Instant) -> Iterator[Line]
     subject = f" about {event['subject']}" if event["subject"] else ""
     yield title(f"{event['id']}  {event['type']}{subject}")
     yield Line(text=account["summary"], tone=_tone(account))
-    yield faint(f"from {event['origin']}: {event['source']} {event['source_id']}")
+    if event["source_id"]:
+        yield faint(f"from {event['origin']}: {event['source']} {event['source_id']}")
     decided = f", decided {instant(event['decided_at'])}" if event["decided_at"] else ""
     yield faint(f"happened {instant(event['time'])}, received {instant(event['received_at'])}{decided}")
     if data := values(event["data"]):
         yield faint(f"data: {data}")
+    if event["pruned_at"]:
+        what = "its data were" if event["source_id"] else "it was"
+        yield note(f"{what} let go of {instant(event['pruned_at'])}; what was decided on it is kept for ever")
     if event["state"] == "DEAD":
         yield note("it is kept whole: `retrainctl dead replay` has it decided again, `dead drop` gives it up")
     for policy in account["policies"]:
@@ -140,7 +146,7 @@ def event_lines(account: Mapping[str, Json], instant: Instant) -> Iterator[Line]
     if account["left_out"]:
         yield Line(text="")
         yield faint(f"and {some(account['left_out'], 'other policy').replace('policys', 'policies')}, further from it")
-    if not account["policies"]:
+    if not account["policies"] and not event["pruned_at"]:
         yield faint("no policy of the configuration listens to events")
     yield from _touched_lines(account, instant)
 

@@ -102,7 +102,7 @@ def backtest(
         account=account,
         did=[run for run in did if only in (None, run.model)],
         broken=driver.broken,
-        notes=_notes(usual, account, only, is_history=is_history),
+        notes=[*_gone(past if is_history else None, since), *_notes(usual, account, only, is_history=is_history)],
     )
 
 
@@ -116,6 +116,14 @@ def start_from(driver: Driver, config: Config, past: Past, *, since: datetime, u
     for model, policy, key, at in past.last_fires(since):
         world.policies.remember_fire((model, policy, key), at, "")
     world.episodes.begin(past.open_episodes(since))
+
+
+def _gone(past: Past | None, since: datetime) -> list[str]:
+    """Say that the record does not reach as far back as it was asked for."""
+    whole_since = None if past is None else past.whole_since()
+    if whole_since is None or since > whole_since:
+        return []
+    return [f"events from before {whole_since:%Y-%m-%d %H:%M:%SZ}, or their data, were let go of (`retention`)"]
 
 
 def _notes(usual: Mapping[str, Usual], account: Account, only: str | None, *, is_history: bool) -> list[str]:

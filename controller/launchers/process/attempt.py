@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from controller.launchers.process.processes import Process, all_pids, read_process, read_settled
-from controller.launchers.process.records import read_claim, read_started
+from controller.launchers.process.records import Job, read_claim, read_handed, read_started
 from controller.ports import Handle, Order
 
 #: The variable by which stray processes of an attempt are recognised.
@@ -26,14 +26,26 @@ def make_handle(order: Order) -> Handle:
 
 
 def is_shim(pid: int, folder: Path) -> bool:
-    """Say whether this process is the shim of the attempt: its command line names the folder."""
+    """Say whether this process is the shim of the attempt: its command line names the folder, or the folder names it with its start."""
     arguments = read_settled(pid, "cmdline").split(b"\0") if pid > 0 else []
     # Not the path of the script: an upgrade may have moved it since.
-    return arguments[:1] + arguments[2:3] == [os.fsencode(SHELL), os.fsencode(folder)]
+    if arguments[:1] + arguments[2:3] == [os.fsencode(SHELL), os.fsencode(folder)]:
+        return True
+    return any(named.pid == pid and named.alive() for named in _named_shims(folder))
+
+
+def _named_shims(folder: Path) -> list[Job]:
+    """Return the shims, started ahead, that the folder's records name."""
+    claim, handed = read_claim(folder), read_handed(folder)
+    claimed = Job(pid=claim.shim, start=claim.start) if claim is not None and claim.start is not None else None
+    return [named for named in (claimed, handed) if named is not None]
 
 
 def search_shim(folder: Path) -> int | None:
     """Return the pid of a shim that has not claimed its folder yet, or whose claim was cut off."""
+    handed = read_handed(folder)
+    if handed is not None and handed.alive():
+        return handed.pid
     shims = [pid for pid in all_pids() if is_shim(pid, folder)]
     # The limiter is a fork of the shim and looks like it; the shim leads the group.
     return next(

@@ -4,6 +4,7 @@ The daemon may die or be upgraded while a training runs for hours. So it never i
 of POSIX sh (`shim.sh`), with a session of its own; the shim starts the job in another session and waits for it. What happened is
 told by records in the attempt's folder (the shim's header lists them), never by what a daemon remembers. A later daemon reads them.
 
+- **Ahead.** A few shims are started before there is anything to do (`standby.py`), because that is most of what a start costs.
 - **Once.** The shim claims the folder with an exclusive create before it starts anything. A second shim for the same attempt finds
   the claim and leaves, so that `launch` may be repeated by anybody, also after a crash between starting and storing the handle.
 - **Identity.** A pid alone means nothing: the job is (pid, start time, boot id), the shim is a pid whose command line names the folder.
@@ -40,6 +41,7 @@ from controller.launchers.process.options import ProcessOptions, ProcessSettings
 from controller.launchers.process.output import Segments
 from controller.launchers.process.processes import group_alive
 from controller.launchers.process.records import read_claim, read_exit, read_started, written_at
+from controller.launchers.process.standby import StandBys
 from controller.launchers.process.starting import Machine, find_program, job_environment, lower_priority, spawn_shim
 from controller.launchers.process.watcher import Watcher
 from controller.ports import Handle, LauncherContext, LogChunk, Observation, Order
@@ -64,6 +66,7 @@ class ProcessLauncher:
         self._context = context
         self._watcher = Watcher(context.log)
         self._machine = Machine()
+        self._stand_bys = StandBys(self._machine, self._watcher, segment=settings.log_cap // 3)
         self._pause = threading.Event()
 
     def slots(self) -> int:
@@ -72,7 +75,7 @@ class ProcessLauncher:
     # ------------------------------------------------------------------------------------------- start and find
 
     def launch(self, order: Order) -> Handle:
-        """Start the shim and return at once; the job begins about two milliseconds later.
+        """Let a shim start the job, and return at once; the job begins a millisecond later, or three when no shim stood by.
 
         The handle names the folder, where everything else is recorded.
         """
@@ -86,11 +89,14 @@ class ProcessLauncher:
         program = find_program(options.command[0], workdir, environment.get("PATH", os.defpath))
         added = self._settings.nice if options.nice is None else options.nice
         niceness = min(19, os.getpriority(os.PRIO_PROCESS, 0) + added)
+        command = [program, *options.command[1:]]
+        with _looking(folder):
+            if self._stand_bys.hand_over(folder, command, workdir, environment, niceness=niceness):
+                return make_handle(order)
         segment = str(self._settings.log_cap // 3)
         tools = self._machine.tools()
         records = [str(folder), self._machine.boot_id(), segment]
-        job = [str(workdir), program, *options.command[1:]]
-        argv = [SHELL, str(SHIM), *records, tools.path, tools.setsid, *job]
+        argv = [SHELL, str(SHIM), *records, tools.path, tools.setsid, str(workdir), *command]
         pid = spawn_shim(argv, environment, self._machine.given_descriptors())
         lower_priority(pid, folder, niceness)
         self._watcher.follow(str(folder), pid)
@@ -157,9 +163,9 @@ class ProcessLauncher:
         if code in (126, 127):
             first_line = self.log(handle, 0, 300).data.partition(b"\n")[0]
             program, _, complaint = first_line.partition(b": ")
-            # The program that becomes the job says so when the kernel does not let it.
-            if program == b"setsid":
-                return f"the command could not be run: {complaint.decode(errors='replace')}"
+            # Whoever was to become the job says so when the kernel does not let it: `setsid`, or the shell of a shim that stood by.
+            if program in (b"setsid", os.fsencode(SHIM)):
+                return f"the command could not be run: {complaint.rpartition(b'exec: ')[2].decode(errors='replace')}"
         if code > 128:
             try:
                 return f"killed by signal {code - 128} ({signal.Signals(code - 128).name})"
@@ -238,6 +244,8 @@ class ProcessLauncher:
 
         with _looking(folder):
             follow(self._shim(folder))
+        # Now, because the job that was launched last has its start behind it.
+        self._stand_bys.fill()
 
     def log(self, handle: Handle, offset: int, limit: int) -> LogChunk:
         """Read the output; offsets count what the job wrote, also what was cut. An empty answer means: nothing more yet.

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from controller.launchers.process.processes import read_process
 
-_CLAIM = re.compile(r"\d+ [\w-]+\n")
+_CLAIM = re.compile(r"\d+ [\w-]+( \d+)?\n")
 _STARTED = re.compile(r"\d+ \d+\n")
 _EXIT = re.compile(r"\d{1,3}\n")
 
@@ -23,11 +23,13 @@ class Claim:
 
     shim: int
     boot_id: str
+    #: When the shim was started, of one that was started ahead; the arguments of another name the folder.
+    start: int | None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Job:
-    """The job's own process."""
+    """A process that a record names: the job's own, or a shim."""
 
     pid: int
     start: int
@@ -38,10 +40,27 @@ class Job:
         return process is not None and process.start == self.start and process.state not in "ZX"
 
 
+def parse_job(content: bytes) -> Job | None:
+    """Return the process that a line "pid start-time" names; None for anything else."""
+    text = content.decode(errors="replace")
+    if not _STARTED.fullmatch(text):
+        return None
+    pid, start = text.split()
+    return Job(pid=int(pid), start=int(start))
+
+
 def read_claim(folder: Path) -> Claim | None:
     """Return the claim, None while there is none."""
     record = _read_record(folder / "claim", _CLAIM)
-    return None if record is None else Claim(shim=int(record[0]), boot_id=record[1])
+    if record is None:
+        return None
+    return Claim(shim=int(record[0]), boot_id=record[1], start=int(record[2]) if len(record) > 2 else None)
+
+
+def read_handed(folder: Path) -> Job | None:
+    """Return the shim, started ahead, that the attempt was handed to last; it may be on its way to the claim."""
+    record = _read_record(folder / "handed", _STARTED)
+    return None if record is None else Job(pid=int(record[0]), start=int(record[1]))
 
 
 def read_started(folder: Path) -> Job | None:

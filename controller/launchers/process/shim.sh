@@ -10,6 +10,16 @@
 # A record is one line written by one write(2); without its newline it does not count.
 # All names begin with shim_, so that no variable of the job is changed on the way. All is read before any of it runs,
 # because the file may be replaced by an upgrade while the job runs.
+#
+# A shim may also be started ahead, before anybody knows for which job, so that its own start costs that job nothing:
+#
+#   sh shim.sh --stand-by BOOT_ID SEGMENT TOOLS SETSID
+#
+# It starts the process that will be the job, which is `sh shim.sh --await CLAIM` until then, in a session of its own. What keeps the log, the
+# shim and the job's process each get an order, assignments to source, on descriptors 4, 5 and 6; the shim looks at its own when the job has
+# ended. The last line, shim_order=whole, says that nothing is missing; without it, as when the daemon dies, all end and nothing has happened.
+# On 7 the job's process tells its "pid start-time" when it waits. The claim of such a shim ends in its start time, because its arguments
+# do not name the folder.
 
 shim_signals='HUP INT QUIT TERM PIPE USR1 USR2 ALRM TSTP TTIN TTOU'
 
@@ -52,15 +62,67 @@ shim_keep_log() {
   done
 }
 
+# Find out who this process is: shim_pid and shim_start.
+shim_look_at_self() {
+  read -r shim_pid shim_ shim_ shim_ shim_ shim_ shim_ shim_ shim_ shim_ shim_ shim_ shim_ shim_ shim_ shim_ shim_ shim_ \
+    shim_ shim_ shim_ shim_start shim_ </proc/self/stat
+}
+
 # Become the job. `setsid` is a program because sh cannot leave its process group; it does not fork here.
 shim_become_job() {
   trap - $shim_signals
   cd "$shim_workdir" || exit
   unset OLDPWD
-  read -r shim_pid shim_ shim_ shim_ shim_ shim_ shim_ shim_ shim_ shim_ shim_ shim_ shim_ shim_ shim_ shim_ shim_ shim_ \
-    shim_ shim_ shim_ shim_start shim_ </proc/self/stat
+  shim_look_at_self
   echo "$shim_pid $shim_start" >"$shim_folder/started" || exit
   exec "$shim_setsid" "$@"
+}
+
+# Wait, as the process that will be the job, for the order; then claim the folder for the shim, and become the job.
+shim_await() {
+  shim_claim=$1 shim_order=
+  shim_look_at_self
+  echo "$shim_pid $shim_start" >&7
+  exec 7>&-
+  . /dev/fd/6
+  exec 6<&-
+  [ "$shim_order" = whole ] || exit
+  set -C
+  echo "$shim_claim" 2>/dev/null >"$shim_folder/claim" || exit
+  set +C
+  cd "$shim_workdir" 2>&1 || exit
+  unset OLDPWD
+  echo "$shim_pid $shim_start" >"$shim_folder/started" || exit
+  exec "$@" 2>&1
+}
+
+shim_stand_by() {
+  shim_boot=$1 shim_segment=$2 shim_tools=$3 shim_setsid=$4 shim_order=
+  trap '' $shim_signals
+  shim_look_at_self
+  shim_claim="$shim_pid $shim_boot $shim_start"
+  exec 3<&0 </dev/null
+  (
+    exec 5<&- 6<&- 7>&-
+    . /dev/fd/4
+    exec 4<&-
+    [ "$shim_order" = whole ] && shim_keep_log
+  ) &
+  exec 3<&- 4<&-
+  # Not in the background, where sh would have it ignore INT and QUIT.
+  (
+    trap - $shim_signals
+    exec 5<&-
+    exec "$shim_setsid" /bin/sh "$0" --await "$shim_claim"
+  )
+  shim_code=$?
+  exec >/dev/null 6<&- 7>&-
+  . /dev/fd/5
+  exec 5<&-
+  [ "$shim_order" = whole ] || exit
+  # Another shim may have been faster, or the order may not have reached the job's process.
+  read -r shim_claimed 2>/dev/null <"$shim_folder/claim" && [ "$shim_claimed" = "$shim_claim" ] || exit
+  until echo "$shim_code" >|"$shim_folder/exit"; do sleep 1; done
 }
 
 shim() {
@@ -80,5 +142,9 @@ shim() {
   until echo "$shim_code" >|"$shim_folder/exit"; do sleep 1; done
 }
 
-shim "$@"
+case $1 in
+  --stand-by) shift && shim_stand_by "$@" ;;
+  --await) shift && shim_await "$@" ;;
+  *) shim "$@" ;;
+esac
 exit

@@ -48,14 +48,23 @@ def find_program(name: str, workdir: Path, search: str) -> str:
 
 
 def spawn_shim(argv: list[str], environment: Mapping[str, str], given: list[int]) -> int:
-    """Start the shim with a pipe as stdin (its reading end) and stdout, in a session of its own; return its pid.
-
-    `posix_spawn`, because a fork would copy the page tables of a big daemon. Python ignores SIGPIPE and SIGXFSZ; a job must not.
-    """
+    """Start the shim with a pipe as stdin (its reading end) and stdout, in a session of its own; return its pid."""
     try:
         reading, writing = os.pipe()
     except OSError as error:
         raise RetryLater(f"cannot start a process: {error}") from error
+    try:
+        return spawn(argv, environment, {0: reading, 1: writing}, close=given)
+    finally:
+        os.close(reading)
+        os.close(writing)
+
+
+def spawn(argv: list[str], environment: Mapping[str, str], descriptors: Mapping[int, int], *, close: list[int]) -> int:
+    """Start a program in a session of its own, with our descriptors under the numbers given, and return its pid.
+
+    `posix_spawn`, because a fork would copy the page tables of a big daemon. Python ignores SIGPIPE and SIGXFSZ; a job must not.
+    """
     try:
         return os.posix_spawn(
             argv[0],
@@ -65,10 +74,9 @@ def spawn_shim(argv: list[str], environment: Mapping[str, str], given: list[int]
             setsigmask=(),
             setsigdef=_RESET_SIGNALS,
             file_actions=[
-                (os.POSIX_SPAWN_DUP2, reading, 0),
-                (os.POSIX_SPAWN_DUP2, writing, 1),
+                *((os.POSIX_SPAWN_CLOSE, number) for number in close if number not in descriptors),
+                *((os.POSIX_SPAWN_DUP2, ours, number) for number, ours in descriptors.items()),
                 (os.POSIX_SPAWN_OPEN, 2, os.devnull, os.O_WRONLY, 0),
-                *((os.POSIX_SPAWN_CLOSE, descriptor) for descriptor in given),
             ],
         )
     except OSError as error:
@@ -78,9 +86,6 @@ def spawn_shim(argv: list[str], environment: Mapping[str, str], given: list[int]
         raise GiveUp(f"cannot start the job: {reason}") from error
     except ValueError as error:  # a NUL byte, or text that no byte string stands for
         raise GiveUp(f"cannot pass command or environment on: {error}") from error
-    finally:
-        os.close(reading)
-        os.close(writing)
 
 
 def lower_priority(shim: int, folder: Path, niceness: int) -> None:

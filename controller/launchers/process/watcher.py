@@ -59,6 +59,13 @@ class Watcher:
         for callback in callbacks:
             callback()
 
+    def rename(self, pid: int, folder: str) -> None:
+        """From now on this process is watched for this folder."""
+        with self._lock:
+            for watch in self._watches.values():
+                if watch.pid == pid:
+                    watch.folder = folder
+
     def pid(self, folder: str) -> int | None:
         """Return the process that is watched for this folder."""
         with self._lock:

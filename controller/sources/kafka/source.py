@@ -28,6 +28,8 @@ class KafkaSource:
     """Reads topics as a member of a consumer group."""
 
     Options = KafkaOptions
+    #: The group shares the partitions out among the replicas.
+    everywhere = True
 
     def __init__(self, options: KafkaOptions, context: SourceContext) -> None:
         self._options = options

@@ -63,7 +63,7 @@ def kill_daemon(process: subprocess.Popen[str]) -> None:
     process.stdout.close()
 
 
-def test_a_job_survives_the_daemon(jobs: Jobs) -> None:
+def test_G06_a_job_survives_the_daemon(jobs: Jobs) -> None:
     """A job goes on when the daemon's whole group is killed; another daemon finds it and sees its end."""
     process, order = daemon(jobs, "sh", "-c", "until [ -e go ]; do sleep 0.02; done; echo done; exit 5")
     assert process.stdout is not None
@@ -92,7 +92,7 @@ def test_a_job_of_a_dead_daemon_can_be_stopped(jobs: Jobs) -> None:
 
 
 @pytest.mark.crash
-def test_a_daemon_killed_at_any_time_around_the_start(jobs: Jobs) -> None:
+def test_G03_a_daemon_killed_at_any_time_around_the_start(jobs: Jobs) -> None:
     """Wherever the daemon dies, launching again gives exactly one job, and its end."""
     chance = random.Random(7)
     pause = threading.Event()
@@ -138,7 +138,7 @@ def test_watched_by_a_shim_that_came_late_to_the_claim(jobs: Jobs) -> None:
     loser.wait()
 
 
-def test_launched_by_many_at_once(jobs: Jobs) -> None:
+def test_G03_launched_by_many_at_once(jobs: Jobs) -> None:
     """Ten launches of one attempt at the same instant start one job."""
     order = jobs.order("sh", "-c", "echo ran >>ran; sleep 0.2")
     launchers = [make_launcher(jobs.base) for _ in range(10)]
@@ -160,7 +160,7 @@ def test_launched_by_many_at_once(jobs: Jobs) -> None:
     assert (jobs.base / "ran").read_text() == "ran\n"
 
 
-def test_claimed_by_a_shim_that_died(jobs: Jobs) -> None:
+def test_G05_claimed_by_a_shim_that_died(jobs: Jobs) -> None:
     """A claim without a start, whose shim is gone, is lost and never run."""
     order = jobs.order("touch", "ran")
     boot_id = Path("/proc/sys/kernel/random/boot_id").read_text()

@@ -29,7 +29,7 @@ def read_all(launcher: ProcessLauncher, handle: Handle, limit: int = 70_000) -> 
     return data, offset, skipped
 
 
-def test_flood(jobs: Jobs) -> None:
+def test_G15_flood(jobs: Jobs) -> None:
     """Of a flood the head and the tail are kept, within the cap at any time, and what was cut is counted."""
     cap = 900_000
     jobs.launcher = make_launcher(jobs.base, log_cap=cap)

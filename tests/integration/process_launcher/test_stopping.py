@@ -38,7 +38,7 @@ def session_of(pid: int) -> list[int]:
     return found
 
 
-def test_stop_reaches_everything(jobs: Jobs) -> None:
+def test_G05_stop_reaches_everything(jobs: Jobs) -> None:
     """TERM ignored, then KILL: children, grandchildren and daemons with sessions of their own are ended, and the end is recorded."""
     handle = jobs.shell(STUBBORN)
     jobs.printed(handle, b"up")
@@ -103,7 +103,7 @@ def test_shim_ignores_signals(jobs: Jobs) -> None:
     assert jobs.end(handle).state == "succeeded"
 
 
-def test_shim_killed(jobs: Jobs) -> None:
+def test_G05_shim_killed(jobs: Jobs) -> None:
     """Without its shim a job is still running, can be watched to its end, and is then lost."""
     handle = jobs.launch("sleep", "0.4")
     jobs.started(handle)
@@ -136,7 +136,7 @@ def test_reused_pid(jobs: Jobs) -> None:
         innocent.wait()
 
 
-def test_rebooted_host(jobs: Jobs) -> None:
+def test_G05_rebooted_host(jobs: Jobs) -> None:
     """With another boot id the job is lost whatever runs under its numbers, and nothing is signalled."""
     handle = jobs.launch("sleep", "60")
     pid = jobs.started(handle)

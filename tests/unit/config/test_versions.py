@@ -103,3 +103,12 @@ def test_what_needs_a_restart_is_refused_by_a_reload(folder: Path) -> None:
         "(restart the daemon, or change it back)",
         "retrain.yaml:12:1: http: http has changed, which needs a restart (restart the daemon, or change it back)",
     ]
+
+
+def test_replicas_that_differ_only_in_their_own_places_have_the_same_version(folder: Path) -> None:
+    """Where a replica listens and keeps its files is its own; what it decides by is what counts."""
+    one = load(BASE)
+    two = load("state_dir: elsewhere\nruns_dir: shared/runs\nhttp: {listen: 127.0.0.1:8099}\n" + BASE)
+
+    assert one.version == two.version
+    assert (two.runs_dir.name, two.runs_dir.parent.name) == ("runs", "shared")

@@ -33,7 +33,7 @@ SECRET = "hunter2hunter2"
     ],
     ids=lambda value: "/".join(value),
 )
-def test_what_looks_secret_is_masked_at_any_depth(value: Any) -> None:
+def test_G14_what_looks_secret_is_masked_at_any_depth(value: Any) -> None:
     """Neither the value nor a part of it is left."""
     shown = str(redact(value))
 

@@ -158,8 +158,22 @@ STOPPING = {
     ),
     "cannot be reached at the end of its grace": (
         seen("unreachable"),
-        {"after": 99},
-        {"stop": "kill", "look_at": at(seconds=104)},
+        {"after": 89.9},
+        {"stop": "kill", "look_at": at(seconds=94.9)},
+    ),
+    "cannot be reached for longer than what is lost may take to come back": (
+        seen("unreachable", reason="no route"),
+        {"after": 90},
+        {
+            "target": "UNKNOWN",
+            "cause": "host_gone",
+            "reason": "it was asked to end (ran longer than 1h), and nobody can say whether it did: no route",
+        },
+    ),
+    "still runs, and its grace ends in a year, by a clock that was ahead": (
+        seen("running"),
+        {"due_at": at(days=365)},
+        {"stop": "kill", "look_at": at(seconds=65)},
     ),
     "still runs and had no grace": (
         seen("running"),
@@ -196,6 +210,11 @@ LOST = {
             "due_at": at(seconds=110),
             "look_at": at(seconds=110),
         },
+    ),
+    "is gone, and its grace ends in a year, by a clock that was ahead": (
+        seen("lost"),
+        {"due_at": at(days=365), "attempt": 3},
+        {"target": "FAILED", "cause": "lost", "reason": "lost; attempt 3 of 3"},
     ),
     "is gone and has no attempt left": (
         seen("lost", reason="no such process"),
@@ -245,6 +264,20 @@ def test_a_job_that_was_cancelled_ends_cancelled() -> None:
 def test_a_lost_job(observation: Seen, asked: dict[str, Any], expected: dict[str, Any]) -> None:
     """It comes back, or is gone when its grace ends; only what is surely gone is tried again."""
     assert ask("LOST", observation, **{"due_at": at(seconds=80)} | asked) == Supervision(**expected)
+
+
+@pytest.mark.parametrize("state", ["running", "succeeded", "failed", "lost"])
+@pytest.mark.parametrize("stop", [False, True])
+def test_a_late_answer_ends_what_is_unknown(state: str, stop: bool) -> None:
+    """Whatever the launcher says of it, it is RUNNING, and dealt with as such from then on."""
+    assert ask("UNKNOWN", seen(state), stop=stop, after=9999) == Supervision(
+        target="RUNNING", cause="late_answer", reason="its launcher answers again", look_at=at(seconds=9999)
+    )
+
+
+def test_no_answer_leaves_it_unknown() -> None:
+    """However long it takes: time proves nothing."""
+    assert ask("UNKNOWN", seen("unreachable", reason="no route"), after=999_999) == Supervision(reason="no route")
 
 
 @given(

@@ -23,7 +23,7 @@ SAMPLE = [
 
 
 @pytest.mark.parametrize("name", SAMPLE)
-def test_a_zone_agrees_with_the_oracle(name: str) -> None:
+def test_G08_a_zone_agrees_with_the_oracle(name: str) -> None:
     """Around the first and the last change of the clock in ten years, and at random."""
     assert zones.check_zone(zones.Zone(name), step=45, seed=7, changes=1) == []
 

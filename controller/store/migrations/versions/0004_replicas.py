@@ -1,4 +1,4 @@
-"""Several daemons on one database, and the chain over history."""
+"""Several daemons on one database, the chain over history, and what retention let go of."""
 
 from __future__ import annotations
 
@@ -15,7 +15,10 @@ def upgrade() -> None:
     """Go to this schema from the one before."""
     _lease()
     _replicas()
+    _sources()
+    _notifications()
     _seals()
+    _pruned()
 
 
 def _lease() -> None:
@@ -42,7 +45,23 @@ def _replicas() -> None:
     op.create_index("ix_replica_owner", "replica", ["owner"], unique=False)
 
 
+def _sources() -> None:
+    op.add_column("source_stat", sa.Column("quiet_seconds", sa.Float(), nullable=True))
+
+
+def _notifications() -> None:
+    op.create_index(
+        "ix_notification_dead",
+        "notification",
+        ["id"],
+        unique=False,
+        sqlite_where=sa.text("state = 'DEAD'"),
+        postgresql_where=sa.text("state = 'DEAD'"),
+    )
+
+
 def _seals() -> None:
+    op.add_column("history", sa.Column("digest", sa.Text(), nullable=True))
     op.create_table(
         "seal",
         sa.Column("number", sa.BigInteger(), autoincrement=False, nullable=False),
@@ -51,5 +70,18 @@ def _seals() -> None:
         sa.Column("digest", sa.Text(), nullable=False),
         sa.Column("term", sa.BigInteger(), nullable=False),
         sa.Column("at", sa.BigInteger(), nullable=False),
+        sa.Column("marks", sa.LargeBinary(), nullable=False),
         sa.PrimaryKeyConstraint("number", name=op.f("pk_seal")),
+    )
+
+
+def _pruned() -> None:
+    op.add_column("event", sa.Column("pruned_at", sa.BigInteger(), nullable=True))
+    op.create_table(
+        "pruned",
+        sa.Column("kind", sa.Text(), nullable=False),
+        sa.Column("row_count", sa.BigInteger(), nullable=False),
+        sa.Column("cutoff", sa.BigInteger(), nullable=False),
+        sa.Column("at", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("kind", name=op.f("pk_pruned")),
     )
