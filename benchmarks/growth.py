@@ -18,12 +18,13 @@ from __future__ import annotations
 import argparse
 import gc
 import json
+import os
 import random
 import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -153,6 +154,15 @@ class Installation:
 
     def fill(self, low: int, high: int) -> None:
         """Write events and runs from number `low` + 1 on, up to so many."""
+        self.write(EVENTS, low, high)
+        self.write(RUNS, runs_of(low) if low else 0, runs_of(high))
+        if self.store.dialect == "postgresql":
+            self._plain("ANALYZE")  # as its autovacuum would
+        # What was written is on the disk before anything is measured, or the disk is busy with it all the while.
+        os.sync()
+
+    def write(self, statements: Sequence[str], low: int, high: int) -> None:
+        """Execute statements that write rows for each number above `low`, up to `high`."""
         if self.store.dialect == "postgresql":
             series, mod = "generate_series({low}, {high}) AS n(i)", "%%"
             key, identity = "lpad(i::text, 15, '0')", "hashint8extended(i, 1)"
@@ -163,12 +173,10 @@ class Installation:
             mod = "%"
             key, identity = "substr('000000000000000' || i, -15)", "random()"
         words = {"key": key, "identity": identity, "began": micros(-90), "policies": POLICIES, "mod": mod}
-        for statements, count, first in ((EVENTS, high, low), (RUNS, runs_of(high), runs_of(low) if low else 0)):
-            for start in range(first, count, CHUNK):
-                numbers = series.format(low=start + 1, high=min(start + CHUNK, count))
-                for statement in statements:
-                    self._plain(statement.format(series=numbers, **words))
-        self._plain("ANALYZE")
+        for start in range(low, high, CHUNK):
+            numbers = series.format(low=start + 1, high=min(start + CHUNK, high))
+            for statement in statements:
+                self._plain(statement.format(series=numbers, **words))
 
     def _plain(self, statement: str) -> None:
         with self.store.engine.begin() as connection:
@@ -207,9 +215,17 @@ class Installation:
 
     def take(self, events: list[NewEvent]) -> None:
         """Store events and decide on them."""
+        self.store_events(events)
+        self.decide()
+
+    def store_events(self, events: list[NewEvent]) -> None:
+        """Store events."""
         answer = self._inbox.put("api", Batch(events=events))
         self._inbox.tick(self._clock.now())
         answer.result(timeout=0)
+
+    def decide(self) -> None:
+        """Decide on everything that waits."""
         while self._evaluator.tick(self._clock.now()).again:
             pass
 
@@ -220,7 +236,7 @@ class Installation:
             self._number += 1
             number = self._number
             name = f"e{number:012d}" if kind == "ordered" else f"{self._drawn.getrandbits(128):032x}"
-            fires = number % (100 if count == BATCH else 10) == 7
+            fires = number % (100 if count >= BATCH else 10) == 7
             made.append(
                 NewEvent(
                     source="/bench",
@@ -346,7 +362,9 @@ RUNS = [
 def show(database: str, rows: list[dict[str, Any]]) -> None:
     """Print the table of a database: what it costs, and how many times what it costs with a thousand events."""
     names = [name for name in rows[0] if isinstance(rows[0][name], dict)]
-    print(f"\n{database}: milliseconds (an event, of a batch; an answer), and times the small installation's in the same minute")
+    print(
+        f"\n{database}: milliseconds (an event, of a batch; an answer), and times the small installation's in the same minute"
+    )
     print(f"{'':20}" + "".join(f"{row['events']:>18,}" for row in rows))
     for name in names:
         cells = [f"{row[name]['large']:10.3f} {row[name]['ratio']:5.2f} x" for row in rows]
@@ -357,7 +375,9 @@ def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--database", choices=["sqlite", "postgresql", "both"], default="sqlite")
     parser.add_argument("--most", type=int, default=10_000_000, help="stored events of the last decade")
-    parser.add_argument("--folder", help="where the databases are made; by default the system's folder for temporary files")
+    parser.add_argument(
+        "--folder", help="where the databases are made; by default the system's folder for temporary files"
+    )
     parser.add_argument("--json", help="write the figures there")
     return parser.parse_args()
 

@@ -121,7 +121,7 @@ class LoopThread:
         if age <= LONGEST_TICK.total_seconds():  # a step that still gets answers goes on, but not for ever
             age = now - max(self._beat_at, self._runtime.store.answered_at.get(self._thread.ident or 0, 0.0))
         return Part(
-            name=f"loop {self.name}",
+            name=self.name,
             age=age,
             patience=BLOCKED_AFTER if patience is None else patience.total_seconds(),
             has_ended=self.has_ended and not self._stopping,
@@ -365,9 +365,11 @@ class Daemon:
         """Return every loop and thread that must come back."""
         parts = [thread.part() for thread in [*self._threads, *self._term_threads] if self._has_begun]
         if self._server is not None:
-            parts.append(Part(name="the API", age=self._echo.age(), has_ended=not self._server.alive()))
+            has_ended = not self._server.alive()
+            age = self._echo.age()
+            parts.append(Part(name="http", kind="thread", age=age, patience=BLOCKED_AFTER, has_ended=has_ended))
         parts += [
-            Part(name=f"source {thread.name}", age=0.0, has_ended=True)
+            Part(name=thread.name, kind="source", age=0.0, has_ended=True)
             for thread in self.crew.sources.threads()
             if thread.has_died
         ]

@@ -15,15 +15,16 @@ import socket
 import subprocess
 import tempfile
 import threading
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from controller.api.socketpath import reachable
+from controller.clock import SystemClock
 
 #: Nobody waits for an answer longer than this; none may come so late.
 GIVE_UP_SECONDS = 20.0
+_CLOCK = SystemClock()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -79,7 +80,7 @@ class Producers:
         """Send one event and return what was answered."""
         event = {"specversion": "1.0", "id": id_, "source": "/test", "type": "noise", "data": {"text": self._filling}}
         headers = {"Content-Type": "application/cloudevents+json"}
-        at = time.monotonic()
+        at = _CLOCK.monotonic()
         status, retry_after = 0, None
         connection = http.client.HTTPConnection("localhost", timeout=GIVE_UP_SECONDS)
         try:
@@ -95,7 +96,7 @@ class Producers:
             pass  # no answer; the status says so
         finally:
             connection.close()
-        return Answer(id=id_, at=at, seconds=time.monotonic() - at, status=status, retry_after=retry_after)
+        return Answer(id=id_, at=at, seconds=_CLOCK.monotonic() - at, status=status, retry_after=retry_after)
 
 
 class SlowWire:
@@ -126,7 +127,7 @@ class SlowWire:
                 for origin, target, is_slow in ((client, server, True), (server, client, False)):
                     threading.Thread(target=self._pass_on, args=(origin, target, is_slow), daemon=True).start()
 
-    def _pass_on(self, origin: socket.socket, target: socket.socket, is_slow: bool) -> None:  # noqa: FBT001 - two ways
+    def _pass_on(self, origin: socket.socket, target: socket.socket, is_slow: bool) -> None:
         with contextlib.suppress(OSError):
             while data := origin.recv(65536):
                 if is_slow and self.delay:

@@ -150,9 +150,11 @@ def _leader(found: Row, now: datetime) -> Text:
 def _replicas(found: Row) -> list[RenderableType]:
     """Return the daemons on the database, and below them what those that are there complain of."""
     replicas = sorted(found["replicas"], key=lambda replica: (not replica["leads"], replica["is_gone"]))
-    waits = any(replica["waiting"] for replica in replicas)
-    columns = ["replica", "state", "seen", "program", "configuration", *(["waiting"] if waits else []), "address"]
-    rows = [_replica(replica, waits=waits) for replica in replicas]
+    # What is the same for all, or nothing, only takes room.
+    more = ["program"] if len({replica["program"] for replica in replicas}) > 1 else []
+    more += ["waiting"] if any(replica["waiting"] for replica in replicas) else []
+    columns = ["replica", "state", "seen", "configuration", *more, "address"]
+    rows = [_replica(replica, more) for replica in replicas]
     room = _width() - sum(
         max(len(name), *(len(row[place]) for row in rows)) + 2 for place, name in enumerate(columns[:-1])
     )
@@ -168,18 +170,16 @@ def _replicas(found: Row) -> list[RenderableType]:
     return [shown, *told]
 
 
-def _replica(replica: Row, *, waits: bool) -> list[Text]:
+def _replica(replica: Row, more: Sequence[str]) -> list[Text]:
     seen = replica["seen_seconds_ago"]
     cells = [
         Text(one_line(f"{replica['host']} pid {replica['pid']}"), style="bold" if replica["leads"] else ""),
         _replica_state(replica),
         Text("" if seen is None else f"{span(timedelta(seconds=seen))} ago"),
-        Text(one_line(replica["program"])),
         Text(one_line(replica["config_version"]), style="" if replica["is_in_force"] else "yellow"),
     ]
-    if waits:
-        cells.append(Text(f"{replica['waiting']:,}"))
-    return [*cells, Text(one_line(replica["address"]))]
+    shown = {"program": one_line(replica["program"]), "waiting": f"{replica['waiting']:,}"}
+    return [*cells, *(Text(shown[name]) for name in more), Text(one_line(replica["address"]))]
 
 
 def _tail(text: str, limit: int) -> str:
@@ -192,9 +192,7 @@ def _replica_state(replica: Row) -> Text:
         return Text("gone", style="red")
     does = "leads" if replica["leads"] else "follows"
     if not replica["ready"]:
-        return Text(f"{does}, complains", style="red")
-    if not replica["is_in_force"]:
-        return Text(f"{does}, old configuration", style="yellow")
+        return Text(f"{does}, unready", style="red")
     return Text(does, style="green" if replica["leads"] else "")
 
 

@@ -38,6 +38,8 @@ class Part:
     """One loop or thread that the daemon cannot do without."""
 
     name: str
+    #: What it is, for people: a loop, a thread, a source.
+    kind: str = "loop"
     #: Seconds since its last sign of life.
     age: float
     #: Seconds after which it counts as blocked.
@@ -48,8 +50,8 @@ class Part:
     def trouble(self) -> str | None:
         """Return what is wrong with it; None when it lives."""
         if self.has_ended:
-            return f"{self.name} has ended"
-        return f"{self.name} has not come back for {self.age:.0f} s" if self.age > self.patience else None
+            return f"{self.kind} {self.name} has ended"
+        return f"{self.kind} {self.name} has not come back for {self.age:.0f} s" if self.age > self.patience else None
 
 
 class Echo:

@@ -76,6 +76,8 @@ class Lease:
         self._loaded_at: datetime | None = None
         self._loads_anew = False
         self._has_company = False
+        #: The replica whose configuration is newer than ours, as it was seen last while we followed.
+        self._newer: Replica | None = None
         #: The last holder that was seen, for people.
         self.holder = ""
 
@@ -210,11 +212,12 @@ class Lease:
                 tx.replicas.give_back(me.id, holding.term)  # the answer to our taking it was lost, or we were stopped
                 holding = replace(holding, replica=None)
             is_over = holding is None or holding.is_over(now)
-            newer = newer_configuration(me, self._others(tx, now), now) if is_over else None
+            newer = newer_configuration(me, self._others(tx, now), now) if is_over or is_due else self._newer
             may_take = is_over and newer is None and self._process.is_free() and self._process.is_well()
             term = tx.replicas.take(me, ttl=self._ttl or TTL, now=now) if may_take else None
             self._has_company = self._has_company or not is_over
         self.holder = "" if holding is None or is_over else f"pid {holding.pid} on {holding.host}"
+        self._newer = newer
         self._complain_of(newer)
         if term is None:
             return wait

@@ -190,6 +190,8 @@ def verdict(error: sa.exc.SQLAlchemyError, database: str | None = None) -> Verdi
     if state:
         return _STATES.get(state) or _STATES.get(state[:2]) or Verdict("ours")
     name = getattr(origin, "sqlite_errorname", None)
+    if "UNIQUE constraint failed" in str(origin):
+        return Verdict("duplicate")  # the name that pysqlite3 gives does not say which constraint it was
     if name:
         if name.startswith("SQLITE_IOERR") and database and not _disk_has_room(database):
             return Verdict("passing", "store.full")

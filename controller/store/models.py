@@ -35,6 +35,8 @@ _MODEL = sa.select(_model).where(_model.c.name == sa.bindparam("name"))
 _ENDED_WELL = (
     sa.select(schema.run.c.id).where(schema.run.c.id == _version.c.run_id, schema.run.c.state == "SUCCEEDED").exists()
 )
+# Written into the statement, so that the planner can use the partial index.
+_IS_PENDING = _promotion.c.state == sa.literal_column("'PENDING'")
 _LAST_CHANGE = sa.select(sa.func.max(schema.history.c.seq))
 _CHAMPION = (
     sa.select(_version, schema.run.c.decided_at)
@@ -268,14 +270,15 @@ class ModelRows:
 
     def pending_promotion(self, model: str) -> Promotion | None:
         """Return the promotion of a model that is under way."""
-        statement = sa.select(_promotion).where(_promotion.c.model == model, _promotion.c.state == "PENDING")
+        statement = sa.select(_promotion).where(_promotion.c.model == model, _IS_PENDING)
         row = self._tx.execute(statement).first()
         return None if row is None else record(Promotion, row)
 
     def pending_promotions(self) -> list[Promotion]:
         """Return every promotion that is under way, oldest first."""
-        statement = sa.select(_promotion).where(_promotion.c.state == "PENDING").order_by(_promotion.c.id)
-        return [record(Promotion, row) for row in self._tx.execute(statement)]
+        # Without an order: for that of the ids SQLite would read all promotions there ever were.
+        found = self._tx.execute(sa.select(_promotion).where(_IS_PENDING))
+        return sorted((record(Promotion, row) for row in found), key=lambda promotion: promotion.id)
 
     def promotions(self, model: str) -> list[Promotion]:
         """Return a model's promotions, the newest first."""

@@ -29,7 +29,8 @@ def _inline(value: str) -> Any:
 
 
 _IS_OPEN = _watch.c.state == _inline("OPEN")
-_OPEN = sa.select(_watch).where(_IS_OPEN).order_by(_watch.c.id)
+# Without an order: for that of the ids SQLite would read all watches there ever were.
+_OPEN = sa.select(_watch).where(_IS_OPEN)
 _DUE = (
     sa.select(_watch.c.id)
     .where(_IS_OPEN, _watch.c.look_at <= sa.bindparam("now"))
@@ -92,7 +93,7 @@ class WatchRows:
 
     def open(self) -> list[Watching]:
         """Return every watch that is open, the oldest first."""
-        return [record(Watching, row) for row in self._tx.execute(_OPEN)]
+        return sorted((record(Watching, row) for row in self._tx.execute(_OPEN)), key=lambda watching: watching.id)
 
     def due(self, now: datetime, limit: int) -> list[str]:
         """Return the ids of open watches whose next look is due, the longest overdue first."""

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import sqlalchemy as sa
 import yaml
 
@@ -67,6 +68,8 @@ class Installation:
         self.trace: Path | None = None
         #: Seconds that a story leaves the daemon in peace before it ends it, so that clocks come round; None: not at all.
         self.lingers: float | None = None
+        #: On PostgreSQL: that the lease of a daemon that died by a crash point is over at once, as if its time had passed.
+        self.ends_leases = False
         self._environment: dict[str, str] = {}
         self._refusals = 0
         self._reader: Store | None = None
@@ -111,6 +114,8 @@ class Installation:
         if process.returncode == -signal.SIGKILL and "RETRAIN_CRASH" in self._environment:
             self.deaths.append(self._environment["RETRAIN_CRASH"])
             self._mark(f"! {self.deaths[-1]}")
+            if self.ends_leases:
+                self._end_lease()
             successor = self.successors.pop(0) if self.successors else {}
         elif process.returncode == _HELD and self._refusals < 50:
             self._refusals += 1
@@ -137,6 +142,13 @@ class Installation:
         if self.trace is not None:
             with self.trace.open("a") as trace:
                 trace.write(f"{line}\n")
+
+    def _end_lease(self) -> None:
+        with (
+            psycopg.connect(self.database, autocommit=True) as connection,
+            contextlib.suppress(psycopg.ProgrammingError),
+        ):
+            connection.execute("UPDATE leader SET expires_at = clock_timestamp()")  # there may be no such table yet
 
     def kill(self) -> None:
         """End the daemon as `kill -9` does."""

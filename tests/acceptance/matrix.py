@@ -36,7 +36,7 @@ LINGER = 11.0
 LONGEST_LINGER = 30.0
 
 Server = Callable[[], "PostgresServer"]
-#: The server is started by whoever needs it first, and numbers its databases.
+#: The server numbers its databases.
 _creating = threading.Lock()
 
 
@@ -137,21 +137,27 @@ def _read(lines: Sequence[str], end: dict[str, Any]) -> Nominal:
     return Nominal(tuple(last), end, last, frozenset(last) - before_the_end)
 
 
-def crash(case: Case, undisturbed: Nominal, server: Server) -> Outcome:
-    """Play a story on a fresh installation, with one daemon after the other killed where the case says."""
+def crash(case: Case, undisturbed: Nominal, server: Server, *, patiently: bool = False) -> Outcome:
+    """Play a story on a fresh installation, with one daemon after the other killed where the case says.
+
+    On PostgreSQL the next daemon has to wait for the end of a dead one's lease; without patience that is over at once.
+    """
     began = time.monotonic()
     recoveries: tuple[frozenset[str], ...] = ()
     try:
-        wrong, recoveries = _crash(case, undisturbed, server)
+        wrong, recoveries = _crash(case, undisturbed, server, patiently=patiently)
     except Exception as error:  # noqa: BLE001 - one case that goes wrong is a line of the report
         wrong = [f"{type(error).__name__}: {error}"]
     return Outcome(case, tuple(wrong), time.monotonic() - began, recoveries)
 
 
-def _crash(case: Case, undisturbed: Nominal, server: Server) -> tuple[list[str], tuple[frozenset[str], ...]]:
+def _crash(
+    case: Case, undisturbed: Nominal, server: Server, *, patiently: bool
+) -> tuple[list[str], tuple[frozenset[str], ...]]:
     first, *others = case.points
     with _installed(case.story, case.database, server) as there:
         there.successors = [{"RETRAIN_CRASH": point} for point in others]
+        there.ends_leases = case.database == "postgresql" and not patiently
         there.lingers = None if undisturbed.of_the_end & set(case.points) else LONGEST_LINGER
         there.start(RETRAIN_CRASH=first)
         try:
@@ -193,12 +199,17 @@ def crash_all(
     undisturbed: Mapping[tuple[str, str], Nominal],
     server: Server,
     *,
+    patiently: bool = False,
     said: Callable[[Outcome], None] = lambda outcome: None,
 ) -> list[Outcome]:
     """Try many cases, several at a time."""
+
+    def one(case: Case) -> Outcome:
+        return crash(case, undisturbed[case.story, case.database], server, patiently=patiently)
+
     outcomes = []
-    with ThreadPoolExecutor(PARALLEL) as pool:
-        for outcome in pool.map(lambda case: crash(case, undisturbed[case.story, case.database], server), cases):
+    with ThreadPoolExecutor(2 * PARALLEL if patiently else PARALLEL) as pool:
+        for outcome in pool.map(one, cases):
             said(outcome)
             outcomes.append(outcome)
     return outcomes

@@ -48,10 +48,12 @@ ELSEWHERE = {
     "transaction.found": "tests/engine/test_lost_answers.py::test_what_cannot_be_looked_up_for_long_is_unknown_until_a_late_answer",
     "transaction.late_answer": "tests/engine/test_lost_answers.py::test_an_answer_that_comes_when_others_have_given_up_hope",
     "transaction.launch_unknown": "tests/engine/test_dispatcher.py::test_an_answer_lost_by_a_launcher_that_cannot_be_searched",
+    "transaction.note_backup": "tests/unit/test_cli_db.py::test_backup_makes_a_database_and_is_remembered",
     "transaction.probe": "tests/engine/test_inbox.py::test_the_complaint_goes_without_new_events",
     "transaction.prune": "tests/engine/test_pruning.py::test_CP18_a_crash_at_any_batch_loses_nothing_that_is_kept",
     "transaction.replay": "tests/engine/test_replay.py::test_G04_each_policy_is_replayed",
     "transaction.silence": "tests/engine/test_doctor.py::test_a_crash_while_it_is_said",
+    "transaction.tame": "tests/engine/test_lost_answers.py::test_a_message_postponed_by_a_clock_that_was_ahead",
     "transaction.trouble": "tests/engine/test_doctor.py::test_a_source_that_goes_on_complaining_is_failing",
 }
 #: What a plugin of each kind may be asked, by protocol.

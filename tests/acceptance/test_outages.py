@@ -16,7 +16,9 @@ import sqlite3
 import subprocess
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -31,7 +33,7 @@ from tests import postgres
 from tests.acceptance.harness import DaemonGone, Installation
 from tests.acceptance.test_faults import run_daemon
 from tests.conftest import missing_server
-from tests.outages import Producers, SlowWire, fill, resident_megabytes, small_disk, thread_count
+from tests.outages import GIVE_UP_SECONDS, Producers, SlowWire, fill, resident_megabytes, small_disk, thread_count
 from tests.postgres import PostgresServer
 
 #: An answer comes within the deadline of intake (9 s), and a moment for a busy machine.
@@ -306,6 +308,32 @@ def test_G15_connections_that_are_cut(there: Installation, server: PostgresServe
 
     assert {answer.status for answer in producers.refused()} <= {503}
     assert {answer.id for answer in producers.acknowledged()} <= stored_ids(there)
+
+
+@pytest.mark.crash
+def test_G15_five_hundred_slow_questions(there: Installation, server: PostgresServer) -> None:
+    """They wait for each other and are told to come again; neither intake nor the loops notice (DB-08)."""
+    start(there)
+    with (
+        psycopg.connect(server.url(there.database.rpartition("/")[2])) as holder,
+        Producers(there.socket, count=2) as producers,
+    ):
+        there.wait(producers.acknowledged, what="an event to ask about")
+        asked = producers.acknowledged()[0].id
+        holder.execute("LOCK TABLE decision IN ACCESS EXCLUSIVE MODE")
+        began = time.monotonic()
+        with ThreadPoolExecutor(100) as people:
+            questions = [people.submit(there.ask, "GET", f"/v1/why/{asked}") for _ in range(500)]
+            answers = Counter(question.result(GIVE_UP_SECONDS + 5).status for question in questions)
+        meanwhile = sorted(answer.seconds for answer in producers.acknowledged(since=began))
+        report = there.ready()
+        holder.rollback()
+
+    assert answers == {503: 500}
+    assert report["ready"], report
+    assert producers.refused(since=began) == []
+    assert meanwhile[int(len(meanwhile) * 0.95)] < 1.0
+    assert there.ask("GET", f"/v1/why/{asked}").status == 200
 
 
 @pytest.mark.crash

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import functools
 import json
 import platform
 import sys
@@ -53,18 +52,20 @@ def main() -> int:
         print("no PostgreSQL server programs found", file=sys.stderr)
         return 1
 
-    @functools.cache
+    # Here, not by whoever needs it first: the server ends with the thread that started it.
+    running = None if programs is None else postgres.start(programs)
+
     def server() -> postgres.PostgresServer:
-        assert programs is not None
-        return postgres.start(programs)
+        assert running is not None
+        return running
 
     try:
         if options.points:
             return _again(options, databases, server)
         return _everything(databases, server, options.log)
     finally:
-        if server.cache_info().currsize:
-            server().stop()
+        if running is not None:
+            running.stop()
 
 
 # ----------------------------------------------------------------------------------------------------- one case
@@ -73,7 +74,8 @@ def main() -> int:
 def _again(options: argparse.Namespace, databases: list[str], server: Callable[[], postgres.PostgresServer]) -> int:
     points = tuple(options.points.split(","))
     undisturbed = nominal_all([(options.story, database) for database in databases], server)
-    outcomes = crash_all([Case(options.story, database, points) for database in databases], undisturbed, server)
+    cases = [Case(options.story, database, points) for database in databases]
+    outcomes = crash_all(cases, undisturbed, server, patiently=True)
     for outcome in outcomes:
         print(outcome)
     return int(any(outcome.problems for outcome in outcomes))
@@ -139,7 +141,8 @@ class _Notes:
         server: Callable[[], postgres.PostgresServer],
     ) -> list[Outcome]:
         """Return the outcome of each case; those that are noted as well are not tried again."""
-        crash_all([case for case in cases if case not in self._done], undisturbed, server, said=self._note)
+        wanted = [case for case in cases if case not in self._done]
+        crash_all(wanted, undisturbed, server, patiently=True, said=self._note)
         return [self._done[case] for case in cases]
 
     def forget(self) -> None:

@@ -1,12 +1,14 @@
-"""Three daemons on one PostgreSQL while leaders are killed and stopped, the database restarts and answers get lost: nothing lost, nothing twice.
+"""Three daemons on one PostgreSQL while leaders are killed, the database restarts and answers get lost: nothing lost, nothing twice.
 
     python tests/campaign/replicas.py --minutes 10 --log docs/campaigns/replicas.txt
 
-Producers post to any replica and repeat each event under its id until it is acknowledged; they keep their own list. A launcher, a registry
-and a receiver of messages lose a fifth of their answers (`tests/farside`), and keep their own list of starts. Every half a minute the leader is
-killed (`kill -9`), stopped for longer than its lease (SIGSTOP) or asked to end (SIGTERM); every minute PostgreSQL ends at once and starts again.
+Producers post to any replica and repeat each event under its id until it is acknowledged; they keep their own list.
+A launcher, a registry and a receiver of messages lose a fifth of their answers (`tests/farside`), and keep a list of starts of their own.
+Every half a minute the leader is killed (`kill -9`), stopped for longer than its lease (SIGSTOP) or asked to end (SIGTERM);
+every minute PostgreSQL ends at once and starts again.
 What a launcher that cannot be searched leaves UNKNOWN, an operator resolves, after a look at the far side.
-At the end everything becomes quiet, and the three records are compared. The same code is a test of two minutes: `tests/acceptance/test_replicas.py`.
+At the end everything becomes quiet, and the three records are compared.
+The same code is a test of two minutes: `tests/acceptance/test_replicas.py`.
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -164,7 +167,9 @@ class Site:
         return {
             "runs_dir": str(self.folder / "runs"),
             "launchers": {"farside": {"url": self.farside.url}, "farside-blind": {"url": self.farside.url}},
-            "notifiers": {"people": {"type": "farside", "url": self.farside.url}},
+            "notifiers": {
+                "people": {"type": "farside", "url": self.farside.url, "group": {"wait": "0s", "repeat": "0s"}}
+            },
             "models": models,
         }
 
@@ -444,7 +449,7 @@ def _overlaps(jobs: list[dict[str, Any]]) -> Iterator[str]:
         by_job.setdefault(job["job_id"], []).append(job)
     for job_id, found in by_job.items():
         found.sort(key=lambda job: job["started"])
-        for one, other in zip(found, found[1:], strict=False):
+        for one, other in pairwise(found):
             if other["started"] < one["ends"]:
                 yield f"two alive at once for {job_id}: {one['name']} and {other['name']}"
 

@@ -27,6 +27,7 @@ STAT = SourceStat(
         Arrival(at=NOON + minutes(5), count=3, delay_seconds=None),
     ),
     silent_since=NOON + minutes(5),
+    quiet_seconds=12.5,
 )
 
 
@@ -69,6 +70,21 @@ def test_saving_again_replaces_all_but_the_beginning(store: Store, clock: Manual
 
     with store.reading() as tx:
         assert tx.sources.get("bus") == replace(STAT, stored=8, silent_since=None, updated_at=NOON + minutes(1))
+
+
+def test_a_lock_makes_rows_and_reads_them(store: Store, clock: ManualClock) -> None:
+    """Whoever adds to a source's row reads it under a lock; one that was never heard of gets its row there."""
+    save(store, STAT)
+    clock.advance(60)
+    with store.transaction("lock", fenced=False) as tx:
+        found = tx.sources.lock(["new", "bus"])
+        again = tx.sources.lock(["new"])
+
+    assert found == {
+        "bus": replace(STAT, updated_at=NOON),
+        "new": SourceStat(source="new", since=NOON + minutes(1), updated_at=NOON + minutes(1)),
+    }
+    assert again == {"new": found["new"]}
 
 
 def test_the_last_event(store: Store) -> None:

@@ -17,6 +17,7 @@ from controller.config import load_config
 from controller.core.model import CONTROLLER_ORIGIN, EPISODE_STATE, Event, Json, NewEvent
 from controller.core.rhythm import SourceStat
 from controller.engine.doctor import Doctor
+from controller.engine.evaluator import Evaluator
 from controller.engine.inbox import Inbox
 from controller.engine.lease import Lease, Process
 from controller.engine.runtime import Runtime
@@ -140,7 +141,22 @@ class Pair:
 
     def told(self, name: str = "bus") -> list[str]:
         """What was said about a source's silence, in order: firing or resolved."""
-        return [str(event.extensions[EPISODE_STATE]) for event in self.events() if event.subject == name]
+        return self._states(name, "source.silent")
+
+    def failing(self) -> list[str]:
+        """What was said about `bus` failing, in order."""
+        return self._states("bus", "source.failing")
+
+    def decide(self) -> None:
+        """Let the leader's evaluator decide what came in."""
+        leader = self.first if self.first.lease.leads else self.second
+        evaluator = Evaluator(leader.runtime)
+        evaluator.activate(actor="test")
+        evaluator.tick(leader.clock.now())
+
+    def _states(self, name: str, kind: str) -> list[str]:
+        found = [event for event in self.events() if (event.subject, event.type) == (name, kind)]
+        return [str(event.extensions[EPISODE_STATE]) for event in found]
 
     def events(self) -> list[Event]:
         """The events of the doctors."""
@@ -333,6 +349,33 @@ def test_a_leader_that_was_deposed_says_nothing(pair: Pair) -> None:
 
     assert pair.told("bus") == []
     assert pair.row().stored == 2
+
+
+# ---------------------------------------------------------------------------------------------------------- failing
+
+
+def test_only_the_leader_says_that_a_source_is_failing(pair: Pair) -> None:
+    """What a follower complains of stands in its own report."""
+    pair.second.runtime.complaints.set("bus", "run", "connection refused")
+    pair.listen(60)
+
+    assert pair.failing() == []
+
+
+def test_a_change_of_leader_repeats_no_failing(pair: Pair) -> None:
+    """The next leader knows what stands open, goes on with it, and says its end."""
+    for member in pair.members:
+        member.runtime.complaints.set("bus", "run", "connection refused")
+    pair.listen(60)
+    pair.decide()
+    pair.hand_over()
+    pair.listen(60)
+    assert pair.failing() == ["firing"]
+    for member in pair.members:
+        member.runtime.complaints.set("bus", "run", None)
+    pair.listen(75)
+
+    assert pair.failing() == ["firing", "resolved"]
 
 
 # -------------------------------------------------------------------------------------------------------- what it costs

@@ -54,7 +54,8 @@ def old_house(request: pytest.FixtureRequest, tmp_path: Path, make_house: Callab
     house = make_house(store=url, model=model)
     with house.store.engine.begin() as connection:
         fill(connection, under_way=0)
-        connection.exec_driver_sql("ANALYZE")
+        if request.param == "postgresql":  # which does it by itself; SQLite plans without, as it does for the daemon
+            connection.exec_driver_sql("ANALYZE")
     house.clock.set_now(NOON + timedelta(days=40))
     return house
 
@@ -142,7 +143,8 @@ def test_every_statement_of_the_loops_finds_its_rows_by_an_index(old_house: Hous
     whole = {
         statement: plan
         for statement, parameters in list(heard.items())
-        if scans(plan := plan_of(old_house, statement, parameters)) and not any(piece in statement for piece in BOUNDED)
+        if scans(plan := plan_of(old_house, statement, parameters))
+        and not " ".join(statement.split()).endswith(NOT_OF_A_LOOP)
     }
 
     assert len(heard) > 100

@@ -10,7 +10,7 @@ from typing import ClassVar
 import pytest
 
 from controller.engine.ticker import PATIENCE, PollThreads, Ticker
-from controller.errors import RetryLater
+from controller.errors import RetryLater, StoreBusy
 from controller.ports import PluginOptions
 from controller.testing import wait_until
 from tests.engine.house import House
@@ -24,7 +24,7 @@ class Every:
 
     Options_: ClassVar[type[PluginOptions]] = Options
 
-    def __init__(self, period: timedelta | None, *errors: Exception) -> None:
+    def __init__(self, period: timedelta | None, *errors: BaseException) -> None:
         self.period = period
         self.errors = list(errors)
         self.polls: list[datetime] = []
@@ -124,6 +124,39 @@ def test_G10_a_bad_source_stops_no_other(house: House) -> None:
     assert len(good.polls) == 5
     assert len(bad.polls) >= 3
     assert complaints(house) == []
+
+
+def test_G10_a_poll_that_ends_its_thread_is_tried_again(house: House) -> None:
+    """What a plugin raises to end its program ends neither its source nor anything else."""
+    source = Every(timedelta(minutes=1), SystemExit(3))
+    ticker = Ticker(house.runtime)
+    ticker.use({"rude": source})
+
+    ticked = ticker.tick(house.now)
+
+    assert house.runtime.complaints.of("rude") == {"poll": "SystemExit(3)"}
+    assert ticked.next_at is not None
+    house.clock.set_now(ticked.next_at)
+    ticker.tick(house.now)
+    assert len(source.polls) == 2
+    assert house.runtime.complaints.of("rude") == {}
+
+
+def test_G07_a_store_that_was_busy_is_tried_again_soon(house: House) -> None:
+    """However often it was busy, a timed source is polled within two seconds of its return (DB-02)."""
+    source = Every(timedelta(minutes=1), *[StoreBusy("it is away", code="store.down")] * 20)
+    ticker = Ticker(house.runtime)
+    ticker.use({"patient": source})
+    waits = []
+    for _ in range(20):
+        ticked = ticker.tick(house.now)
+        assert ticked.next_at is not None
+        waits.append(ticked.next_at - house.now)
+        house.clock.set_now(ticked.next_at)
+
+    assert max(waits) <= timedelta(seconds=2)
+    ticker.tick(house.now)
+    assert house.runtime.complaints.of("patient") == {}
 
 
 def test_a_new_set_of_sources(house: House) -> None:

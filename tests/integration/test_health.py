@@ -13,10 +13,12 @@ import yaml
 
 from controller import daemon as daemon_module
 from controller.config import load_config
+from controller.core.model import NewEvent
 from controller.crash import arm, disarm
 from controller.daemon import Daemon
 from controller.engine import health
 from controller.engine.health import Part, stacks
+from controller.ports import Batch
 from controller.testing import RecordingLog, wait_until
 
 _CONFIG = {
@@ -64,46 +66,83 @@ def watchdog(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callab
         yield heard
 
 
-def logged(daemon: Daemon, event: str) -> list[Any]:
+def logged(daemon: Daemon, event: str) -> list[dict[str, Any]]:
     log = daemon.runtime.log
     assert isinstance(log, RecordingLog)
-    return [fields for name, fields in log.lines if name == event]
+    return [fields for _, name, fields in list(log.lines) if name == event]
+
+
+def wait_for(free: threading.Event) -> None:
+    free.wait(30)
+
+
+def send(daemon: Daemon, id_: str = "1") -> None:
+    daemon.crew.inbox.put("api", Batch(events=[NewEvent(source="/test", source_id=id_, type="noise")]))
 
 
 def test_G07_a_loop_that_blocks_is_named_and_the_watchdog_starves(
     watchdog: Callable[[], list[str]], daemon: Daemon
 ) -> None:
-    """Life is the minimum over all loops; where every thread stood is in the log once, and it lives again when the loop comes back (LC-02)."""
+    """Life is the minimum over all loops; where every thread stood is logged once, and it lives again when the loop comes back (LC-02)."""
     wait_until(lambda: "WATCHDOG=1" in watchdog(), what="the watchdog's food")
     free = threading.Event()
-    arm("transaction.doctor.before_commit", lambda _: None)
-    block(daemon, "monitor", free)
-    wait_until(lambda: not daemon.report()["live"], what="the blocked loop")
+    arm("transaction.inbox.before_commit", lambda _: wait_for(free))
+    send(daemon)
     wait_until(lambda: logged(daemon, "health.blocked"), what="the line")
     watchdog()
 
+    wait_until(lambda: daemon.report()["loops"]["inbox"]["age_seconds"] > 2.0, what="some more looks")
     report = daemon.report()
-    threading.Event().wait(0.3)  # some looks long
 
     assert "WATCHDOG=1" not in watchdog()
-    assert not report["ready"]
-    assert any("loop monitor has not come back" in reason for reason in report["reasons"])
-    assert {"code": "part.blocked", "who": "loop monitor"}.items() <= report["complaints"][0].items()
-    assert report["loops"]["loop monitor"]["age_seconds"] > 1.5
-    assert len(logged(daemon, "health.blocked")) == 1
+    assert (report["live"], report["ready"]) == (False, False)
+    assert any("loop inbox has not come back" in reason for reason in report["reasons"])
+    assert {"code": "part.blocked", "who": "inbox"}.items() <= report["complaints"][0].items()
+    [told] = [fields for fields in logged(daemon, "health.blocked") if fields["part_name"] == "inbox"]
+    assert "thread inbox:" in told["stacks"]
+    assert "crash_point" in told["stacks"]
     free.set()
-    wait_until(lambda: daemon.report()["live"], what="life")
+    wait_until(lambda: daemon.report()["ready"], what="readiness")
     wait_until(lambda: "WATCHDOG=1" in watchdog(), what="the watchdog's food again")
 
 
-def block(daemon: Daemon, name: str, free: threading.Event) -> None:
-    """Have a loop wait in the middle of its next step."""
-    [thread] = [each for each in [*daemon._threads, *daemon._term_threads] if each.name == name]
-    tick = thread._loop.tick
+def test_G07_a_loop_that_dies_ends_the_process(daemon: Daemon) -> None:
+    """What ends a thread without being an error of its work is not survived silently (LC-02)."""
 
-    def waits(now: Any) -> Any:
-        free.wait(30)
-        return tick(now)
+    def ends(_: str) -> None:
+        raise SystemExit(3)
 
-    thread._loop.tick = waits  # type: ignore[method-assign]
-    daemon.runtime.bells.ring(name)
+    arm("transaction.inbox.before_commit", ends)
+    send(daemon)
+    ended = threading.Thread(target=daemon.wait)
+    ended.start()
+    ended.join(10)
+
+    assert not ended.is_alive()
+    assert daemon.failed is not None
+    assert "loop inbox died" in daemon.failed
+    assert not daemon.report()["live"]
+
+
+def test_G07_an_api_that_blocks_is_noticed(daemon: Daemon) -> None:
+    """The thread that answers requests is asked for an answer like any loop (LC-02)."""
+    free = threading.Event()
+    daemon._server.call(lambda: wait_for(free))
+
+    wait_until(lambda: not daemon.report()["live"], what="the blocked API")
+
+    assert "thread http has not come back" in daemon.report()["reasons"][0]
+    free.set()
+    wait_until(lambda: daemon.report()["live"], what="life")
+
+
+def test_a_part_that_has_ended_is_no_life() -> None:
+    """However young it is; and age counts only beyond its patience."""
+    assert Part(name="a", age=0.0, has_ended=True).trouble() == "loop a has ended"
+    assert Part(name="a", age=61.0).trouble() == "loop a has not come back for 61 s"
+    assert Part(name="a", age=61.0, patience=300.0).trouble() is None
+
+
+def test_stacks_name_every_thread() -> None:
+    """So that a log tells which part stood where."""
+    assert f"thread {threading.current_thread().name}:" in stacks()

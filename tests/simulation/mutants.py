@@ -17,6 +17,7 @@ import sqlalchemy as sa
 
 from controller import daemon
 from controller.core import supervise as supervision
+from controller.core.model import Receipt
 from controller.core.replica import Holding
 from controller.core.supervise import Supervision, after_failure
 from controller.engine import dispatcher, gatekeeper, lease, monitor, training
@@ -30,7 +31,6 @@ from controller.engine.inbox import Inbox
 from controller.engine.lease import Lease
 from controller.engine.monitor import Monitor
 from controller.engine.runtime import Bells, Ticked
-from controller.core.model import Receipt
 from controller.ports import Observation
 from controller.sources import cron
 from controller.store import Store, Transaction, schema
@@ -162,15 +162,15 @@ def _recovery_after_the_lease(stack: contextlib.ExitStack) -> None:
 @mutant("The loops of a term live on when the term is lost, and go on in the next.")
 def _state_survives_demotion(stack: contextlib.ExitStack) -> None:
     new = Crew.new_loops
+    kept_loops: dict[Crew, Any] = {}
 
     def kept(self: Crew) -> Any:
         if not self._runtime.lease.leads:
             return new(self)
-        if not hasattr(self, "kept"):
-            self.kept = new(self)
-            self.kept_evaluator = self._evaluator
-        self._evaluator = self.kept_evaluator
-        return self.kept
+        if self not in kept_loops:
+            kept_loops[self] = (new(self), self._evaluator)
+        loops, self._evaluator = kept_loops[self]
+        return loops
 
     _put(stack, Crew, "new_loops", kept)
     _put(stack, Crew, "stop_sending", lambda self, timeout=0: True)
@@ -195,7 +195,7 @@ def _acknowledged_before_commit(stack: contextlib.ExitStack) -> None:
             prepared = kept[id(waiting)]
             ids = () if prepared is None else prepared.ids
             waiting.done.set_result([Receipt(event_id=event_id, duplicate=False) for event_id in ids])
-        self._prepare = lambda waiting, now: kept[id(waiting)]
+        vars(self)["_prepare"] = lambda waiting, now: kept[id(waiting)]
         self._commit(group)
         self._runtime.bells.ring("evaluator")
         return Ticked(worked=len(group))
@@ -207,7 +207,7 @@ def _acknowledged_before_commit(stack: contextlib.ExitStack) -> None:
 def _identity_of_each_replica(stack: contextlib.ExitStack) -> None:
     from controller.engine import inbox
 
-    prepare = inbox.prepare
+    prepare = vars(inbox)["prepare"]
 
     def prepare_here(origin: str, events: Any, *, domain: str | None, **settings: Any) -> Any:
         caller = _present[-1].caller
@@ -216,11 +216,14 @@ def _identity_of_each_replica(stack: contextlib.ExitStack) -> None:
     _put(stack, inbox, "prepare", prepare_here)
 
 
-@mutant("An event that comes again after a while counts as new.", issue="duplicate windows shorter than the senders' retries")
+@mutant(
+    "An event that comes again after a while counts as new.",
+    issue="duplicate windows shorter than the senders' retries",
+)
 def _duplicates_for_a_second_only(stack: contextlib.ExitStack) -> None:
     from controller.engine import inbox
 
-    prepare = inbox.prepare
+    prepare = vars(inbox)["prepare"]
 
     def prepare_now(origin: str, events: Any, *, domain: str | None, now: Any, **settings: Any) -> Any:
         return prepare(origin, events, domain=f"{domain}@{now:%H%M%S}", now=now, **settings)
@@ -228,7 +231,10 @@ def _duplicates_for_a_second_only(stack: contextlib.ExitStack) -> None:
     _put(stack, inbox, "prepare", prepare_now)
 
 
-@mutant("The position in a topic is stored before its records, in a transaction of its own.", issue="enable_auto_commit of kafka-python")
+@mutant(
+    "The position in a topic is stored before its records, in a transaction of its own.",
+    issue="enable_auto_commit of kafka-python",
+)
 def _position_before_records(stack: contextlib.ExitStack) -> None:
     commit = Inbox._commit
 
@@ -258,7 +264,9 @@ def _cursor_over_ids(stack: contextlib.ExitStack) -> None:
     _put(stack, EventRows, "pending_or_more", behind)
 
 
-@mutant("Nobody tells the evaluator that events came in, and nobody looks by itself.", issue="argoproj/argo-events#2958")
+@mutant(
+    "Nobody tells the evaluator that events came in, and nobody looks by itself.", issue="argoproj/argo-events#2958"
+)
 def _no_bell_and_no_sweep(stack: contextlib.ExitStack) -> None:
     ring = Bells.ring
 
@@ -272,7 +280,10 @@ def _no_bell_and_no_sweep(stack: contextlib.ExitStack) -> None:
 # ---------------------------------------------------------------------------------------------------- deciding
 
 
-@mutant("A decision is written, and its run in another transaction after it.", issue="two transactions where one is needed: apache/airflow#57618")
+@mutant(
+    "A decision is written, and its run in another transaction after it.",
+    issue="two transactions where one is needed: apache/airflow#57618",
+)
 def _run_after_its_decision(stack: contextlib.ExitStack) -> None:
     add, add_causes, batch = RunRows.add, RunRows.add_causes, Evaluator._batch
     waiting: list[Any] = []
@@ -379,17 +390,24 @@ def _not_there_is_final(stack: contextlib.ExitStack) -> None:
     _put(stack, Dispatcher, "_look_up", believed)
 
 
-@mutant("A job of which nobody knows whether it was started is started once more.", issue="the rescuers of Oban and River")
+@mutant(
+    "A job of which nobody knows whether it was started is started once more.", issue="the rescuers of Oban and River"
+)
 def _unknown_is_relaunched(stack: contextlib.ExitStack) -> None:
     write = Dispatcher._write
 
     def again(self: Dispatcher, task: Any, said: _Said) -> None:
-        write(self, task, replace(said, target="RETRYABLE", cause="launch_failed") if said.target == "UNKNOWN" else said)
+        write(
+            self, task, replace(said, target="RETRYABLE", cause="launch_failed") if said.target == "UNKNOWN" else said
+        )
 
     _put(stack, Dispatcher, "_write", again)
 
 
-@mutant("A job that takes too long is started once more, whether it still runs or not.", issue="Oban's rescuer: by time only")
+@mutant(
+    "A job that takes too long is started once more, whether it still runs or not.",
+    issue="Oban's rescuer: by time only",
+)
 def _rescue_by_time_only(stack: contextlib.ExitStack) -> None:
     running = supervision._running
 
@@ -414,11 +432,14 @@ def _unreachable_is_lost(stack: contextlib.ExitStack) -> None:
     _put(stack, supervision, "_running", lost)
 
 
-@mutant("A job on a host that does not answer counts as gone, and is started elsewhere.", issue="dbos-inc/dbos-transact-py#804")
+@mutant(
+    "A job on a host that does not answer counts as gone, and is started elsewhere.",
+    issue="dbos-inc/dbos-transact-py#804",
+)
 def _host_away_is_job_gone(stack: contextlib.ExitStack) -> None:
     seen = Monitor._seen
 
-    def gone(self: Monitor, launcher: Any, job: Any, attempt: Any, place: str) -> Any:
+    def gone(self: Monitor, launcher: Any, job: Any, attempt: Any, place: Any) -> Any:
         if place == "elsewhere":
             return Observation(state="lost", reason="its host does not answer"), None, "", None
         return seen(self, launcher, job, attempt, place)
@@ -529,7 +550,9 @@ def _promotion_not_read_back(stack: contextlib.ExitStack) -> None:
 # ---------------------------------------------------------------------------------------------------- schedules
 
 
-@mutant("The id of a schedule's event is made when it fires, not of the instant it stands for.", issue="oban-bg/oban#1488")
+@mutant(
+    "The id of a schedule's event is made when it fires, not of the instant it stands for.", issue="oban-bg/oban#1488"
+)
 def _cron_id_without_its_instant(stack: contextlib.ExitStack) -> None:
     event = cron.CronSource._event
 

@@ -9,7 +9,7 @@ import shutil
 import tempfile
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ from tests.simulation.oracle import Broken, Record, examine
 from tests.simulation.process import SECOND, Died, Host, Once, Process
 from tests.simulation.stage import Stage, Stuck, line_of
 from tests.simulation.story import MODELS, Happening, Story, tell
-from tests.simulation.weather import Strike, Weather
+from tests.simulation.weather import Strike, Weather, chance_of
 from tests.simulation.world import Press, Sending
 
 #: After the last fault everything must have come to an end within so many seconds.
@@ -52,6 +52,8 @@ class Report:
     strikes: Sequence[Strike]
     counts: Mapping[str, int]
     trace: Sequence[tuple[int, str, str, Any]] = field(repr=False)
+    #: What the oracle looked at, when it was to be kept.
+    record: Record | None = field(repr=False, default=None)
 
     @property
     def digest(self) -> str:
@@ -66,7 +68,10 @@ class Report:
         parts = [f"seed {self.seed}: {len(self.broken)} invariants do not hold"]
         parts += [f"  {each}" for each in self.broken]
         parts += ["what went wrong:", *(f"  {strike}" for strike in self.strikes)]
-        parts += [f"the last {lines} lines of {len(self.trace)}:", *(f"  {line_of(entry)}" for entry in self.trace[-lines:])]
+        parts += [
+            f"the last {lines} lines of {len(self.trace)}:",
+            *(f"  {line_of(entry)}" for entry in self.trace[-lines:]),
+        ]
         parts.append(f"again: .venv/bin/python -m tests.simulation --seed {self.seed} -v")
         return "\n".join(parts)
 
@@ -83,22 +88,25 @@ class Theatre:
         self._empty = (folder / "empty.db").read_bytes()
         self._played = 0
 
-    def play(self, seed: int, *, without: Collection[str] = (), verbose: bool = False) -> Report:
+    def play(
+        self, seed: int, *, without: Collection[str] = (), verbose: bool = False, keeps_record: bool = False
+    ) -> Report:
         """Play the story of a seed, leaving out what `without` names."""
         self._played += 1
         folder = self.folder / f"play{self._played}"
         folder.mkdir()
         (folder / "retrain.db").write_bytes(self._empty)
         try:
-            return _Play(tell(seed), folder, without=without, verbose=verbose).play()
+            played = _Play(tell(seed), folder, without=without, verbose=verbose).play()
         finally:
             shutil.rmtree(folder)
+        return played if keeps_record else replace(played, record=None)
 
 
 @contextlib.contextmanager
 def theatre() -> Iterator[Theatre]:
     """Open a theatre."""
-    memory = Path("/dev/shm")  # noqa: S108 - where there is one, files need no disk
+    memory = Path("/dev/shm")
     with tempfile.TemporaryDirectory(prefix="simulation-", dir=memory if memory.is_dir() else None) as name:
         folder = Path(name)
         with far.installed(folder):
@@ -117,13 +125,14 @@ class _Play:
         self.world = self.stage.world
         self._module = dialect.sqlite_module()
         self._eye: Any = None
-        self._chance = SeededRandom(f"play/{story.seed}")
+        self._chance = chance_of("play", story.seed)
         self._group = _Group(self)
 
     def play(self) -> Report:
         """Play it."""
         broken: list[Broken] = []
-        logger, engine_sources.logger = engine_sources.logger, lambda name: _SILENCE  # type: ignore[assignment]
+        modules = vars(engine_sources)
+        logger, modules["logger"] = modules["logger"], lambda name: _SILENCE
         staging.arm(self.stage.reached)
         try:
             with far.present(self.world):
@@ -142,7 +151,7 @@ class _Play:
             broken += examine(record)
         finally:
             staging.disarm()
-            engine_sources.logger = logger
+            modules["logger"] = logger
             if self._eye is not None:
                 self._eye.close()
             self.stage.close()
@@ -152,6 +161,7 @@ class _Play:
             strikes=self.weather.strikes,
             counts=self._counts(record),
             trace=self.stage.trace,
+            record=record,
         )
 
     # ------------------------------------------------------------------------------------------------ the acts
@@ -173,7 +183,7 @@ class _Play:
     def _calm(self) -> None:
         """Nothing goes wrong any more: who was stopped goes on, who was killed is back, the clocks are right."""
         self.weather.calm = True
-        self.stage.down_until = 0
+        self.stage.down_until = min(self.stage.down_until, self.stage.t)
         self.stage.note(None, "calm", "")
         for host in self.stage.hosts:
             host.skew = 0
@@ -218,7 +228,7 @@ class _Play:
 
     def _on_event(self, happening: Happening) -> None:
         body = happening.body
-        chance = SeededRandom(happening.chance)
+        chance = chance_of(happening.chance)
         event = NewEvent(
             source="/sensors",
             source_id=f"event-{body['number']}",
@@ -229,7 +239,9 @@ class _Play:
         sending = Sending("api", event)
         self.world.sendings.append(sending)
         for copy in range(body["copies"]):
-            self.stage.later(0 if copy == 0 else int(chance.random() ** 2 * 20 * SECOND), self._send, sending, chance, copy > 0)
+            self.stage.later(
+                0 if copy == 0 else int(chance.random() ** 2 * 20 * SECOND), self._send, sending, chance, copy > 0
+            )
 
     def _send(self, sending: Sending, chance: SeededRandom, is_extra: bool) -> None:
         """Post an event to any replica; what is not acknowledged in time is posted again, elsewhere."""
@@ -271,7 +283,7 @@ class _Play:
     # ------------------------------------------------------------------------------------------------ people
 
     def _on_act(self, happening: Happening) -> None:
-        chance = SeededRandom(happening.chance)
+        chance = chance_of(happening.chance)
         verb, key = happening.body["verb"], happening.body["key"]
         if verb == "resolve":
             self._resolve("ann")
@@ -487,13 +499,17 @@ class _Play:
         )
 
     def _newest(self) -> frozenset[str]:
-        """Return which configurations may be in force at the end: the one that a person loaded last, if it could be put in force."""
+        """Return which configuration must be in force at the end: the one that a person loaded last, where it was seen ever since.
+
+        While its replica is away another may put an older one in force, which is then the one that was activated last.
+        """
         versions = {process.host.variant: process.runtime.config.version for process in self.stage.processes()}
         reloads = self.stage.reloads
         if not reloads:
             return frozenset()
         at, process, variant = reloads[-1]
-        if not process.is_alive or process.host.process is not process or variant not in versions:
+        was_seen = max(process.stopped_until, self.stage.down_until) < at
+        if not was_seen or not process.is_alive or process.host.process is not process or variant not in versions:
             return frozenset()
         return frozenset({versions[variant]})
 

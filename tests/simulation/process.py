@@ -1,7 +1,7 @@
 """One replica: a machine with its state directory, and the processes that run on it one after the other.
 
-The parts of a process are the daemon's own (`engine/crew.py`, `engine/lease.py`), wired as `daemon.py` wires them, and each loop is ticked by
-the daemon's own `LoopThread`, whose thread is never started: the stage ticks whichever is rung or due.
+The parts of a process are the daemon's own (`engine/crew.py`, `engine/lease.py`), wired as `daemon.py` wires them.
+Each loop is ticked by the daemon's own `LoopThread`, whose thread is never started: the stage ticks whichever is rung or due.
 """
 
 from __future__ import annotations
@@ -10,16 +10,15 @@ import contextlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
+from controller import daemon
 from controller.clock import Ids
 from controller.config import Config, load_config, reload_config
 from controller.core.model import REPLICA_ID, Receipt
 from controller.core.replica import Replica
-from controller import daemon
 from controller.daemon import LoopThread
 from controller.engine.crew import Crew
 from controller.engine.lease import RENEW, TTL, Lease
@@ -30,7 +29,7 @@ from controller.ports import Batch
 from controller.store import Store, Transaction
 from controller.store.store import StaleTerm
 from controller.telemetry import Metrics
-from controller.testing import SeededRandom
+from tests.simulation.weather import chance_of
 
 if TYPE_CHECKING:
     from tests.simulation.stage import Stage
@@ -82,7 +81,7 @@ class SimulatedStore(Store):
         """Run a block as one transaction."""
         self._process.stage.meet_database()
         with super().transaction(name, fenced=fenced, **settings) as tx:
-            database = tx.connection.connection.dbapi_connection
+            database: Any = tx.connection.connection.dbapi_connection
             before = database.total_changes
             self._process.is_writing = True
             try:
@@ -158,9 +157,7 @@ class Task:
         self.process = process
         self.name = loop.name
         self._loop = loop
-        self._thread = LoopThread(
-            _Kept(self, loop), process.runtime, fatal=process.fail, stale=process.lost
-        )
+        self._thread = LoopThread(_Kept(self, loop), process.runtime, fatal=process.fail, stale=process.lost)
         self.is_rung = True
         #: It is somewhere in the middle of a tick.
         self.is_busy = False
@@ -176,12 +173,8 @@ class Task:
         #: When the lease's loop last told the others that this process is there.
         self.shown = 0
         self.led = False
+        self._quiet_since, self._quiet_ticks = 0, 0
         process.runtime.bells.hang(loop.name, self.ring)
-
-    @property
-    def beat_at(self) -> float:
-        """Monotonic seconds of its last tick's end."""
-        return self._thread.beat_at
 
     def ring(self) -> None:
         """Wake it."""
@@ -224,7 +217,6 @@ class Task:
             raise
         finally:
             self.is_busy = False
-        self._thread.beat_at = clock.monotonic()
         if self.name == "lease":
             self._note_lease()
         self.sweep = stage.t + _sweep()
@@ -232,6 +224,20 @@ class Task:
         next_at = self.ticked.next_at
         if self.due == NEVER and next_at is not None:
             self.due = stage.t + max(int((next_at - clock.now()).total_seconds() * SECOND), 1000)
+        self._note_spin()
+
+    def _note_spin(self) -> None:
+        """Hold it against a loop that asks to be ticked again and again while nothing happens: it would cost a core of the machine."""
+        stage = self.process.stage
+        if self.seen != stage.version or stage.t - self._quiet_since > SECOND:
+            self._quiet_since, self._quiet_ticks = stage.t, 0
+        self._quiet_ticks += 1
+        if self._quiet_ticks > _SPINS:
+            stage.breaks.append(
+                f"loop {self.name} of {self.process.name} spins: it wants a tick at {self.ticked.next_at}"
+            )
+            self._quiet_ticks = 0
+            self.due, self.is_rung = stage.t + SECOND, False
 
     def _note_lease(self) -> None:
         """Keep what tells when the next look is worth while."""
@@ -243,6 +249,10 @@ class Task:
 
 
 _TTL, _RENEW = int(TTL.total_seconds() * SECOND), int(RENEW.total_seconds() * SECOND)
+
+
+#: More ticks than this in a second in which nothing is written are a loop that spins.
+_SPINS = 100
 
 
 def _sweep() -> int:
@@ -308,7 +318,7 @@ class Process:
         self.is_writing = False
         self.failed = ""
         clock = SimulatedClock(stage, host)
-        chance = SeededRandom(f"{stage.seed}/{self.name}")
+        chance = chance_of(stage.seed, self.name)
         ids = Ids(clock, chance)
         config = load_config(host.folder / "retrain.yaml")
         self.store = SimulatedStore(
@@ -341,9 +351,7 @@ class Process:
             started_at=clock.now(),
             seen_at=clock.now(),
         )
-        self.lease = self.runtime.lease = Lease(
-            self.runtime, me, told, ttl=None if stage.story.is_alone else TTL
-        )
+        self.lease = self.runtime.lease = Lease(self.runtime, me, told, ttl=None if stage.story.is_alone else TTL)
         self._own_tasks = [Task(self, loop) for loop in [self.lease, *self.crew.loops_of_every_replica()]]
 
     # ------------------------------------------------------------------------------------------------ life

@@ -21,10 +21,9 @@ import sqlalchemy as sa
 
 from controller import crash
 from controller.errors import ControllerError, StoreBusy
-from controller.testing import SeededRandom
 from tests.simulation.process import EPOCH, NEVER, SECOND, Died, Host, Once, Process, Task
 from tests.simulation.story import Story
-from tests.simulation.weather import Weather
+from tests.simulation.weather import Weather, chance_of
 from tests.simulation.world import World
 
 #: A step within a step within a step: deeper nobody is held up.
@@ -71,7 +70,9 @@ class ProcessLog:
 class Stage:
     """Where the replicas and the world act."""
 
-    def __init__(self, story: Story, folder: Path, *, texts: list[str], weather: Weather, verbose: bool = False) -> None:
+    def __init__(
+        self, story: Story, folder: Path, *, texts: list[str], weather: Weather, verbose: bool = False
+    ) -> None:
         self.story = story
         self.seed = story.seed
         self.folder = folder
@@ -96,7 +97,7 @@ class Stage:
         self.breaks: list[str] = []
         self.trace: list[tuple[int, str, str, Any]] = []
         self._verbose = verbose
-        self._chance = SeededRandom(f"stage/{story.seed}")
+        self._chance = chance_of("stage", story.seed)
         self._agenda: list[tuple[int, int, Callable[..., None], tuple[Any, ...]]] = []
         self._agreed = 0
         self._steps = 0
@@ -318,7 +319,9 @@ def line_of(entry: tuple[int, str, str, Any]) -> str:
     """Return a line of the trace as text."""
     at, name, event, detail = entry
     if isinstance(detail, dict):
-        detail = " ".join(f"{key}={value}" for key, value in detail.items() if key != "exc_info" and value not in (None, ""))
+        detail = " ".join(
+            f"{key}={value}" for key, value in detail.items() if key != "exc_info" and value not in (None, "")
+        )
     return f"{at / 1e6:10.3f} {name:8} {event} {detail}"
 
 

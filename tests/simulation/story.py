@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from controller.testing import SeededRandom
+from tests.simulation.weather import chance_of
 
 SECOND = 1_000_000
 MODELS = ("alpha", "beta")
@@ -29,7 +30,7 @@ KINDS: Mapping[str, Sequence[str]] = {
 }
 _RATES = (0.003, 0.01, 0.04)
 #: The far side is called less often than a crash point is passed.
-_OFTEN = 6
+_OFTEN = 12
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -38,7 +39,7 @@ class Happening:
 
     #: Microseconds from the beginning.
     at: int
-    #: event, record, act, reload; or a disturbance, which the weather may leave out: kill, stop, jump, outage, gone, leave, tamper, foreign.
+    #: event, record, act, reload; or a disturbance: kill, stop, jump, outage, gone, reboot, leave, tamper, foreign.
     what: str
     #: A number from which whatever is needed is chosen.
     chance: float
@@ -68,7 +69,7 @@ class Story:
 
 def tell(seed: int) -> Story:
     """Return the story of a seed."""
-    chance = SeededRandom(f"story/{seed}")
+    chance = chance_of("story", seed)
     replicas = chance.choices((1, 2, 3, 4, 5), (40, 30, 20, 6, 4))[0]
     length = int(chance.uniform(15, 70) * SECOND)
     has_cron = chance.random() < 0.3
@@ -84,7 +85,7 @@ def tell(seed: int) -> Story:
         is_alone=is_alone,
         same_names=chance.random() < 0.5,
         plans=plans,
-        happenings=_happenings(chance, length, len(plans), rates, has_cron=has_cron, launcher=launcher),
+        happenings=_happenings(chance, length, len(plans)),
         length=length,
         rates=rates,
         jumps=(-90, -20, 20, 90, 150) if has_cron else (-86400, -3600, -60, 60, 3600, 86400),
@@ -113,8 +114,7 @@ def _plan(chance: SeededRandom, launcher: str, *, has_cron: bool) -> dict[str, A
         "state_dir": "state",
         "runs_dir": "../runs",
         "models": {
-            name: _model(chance, launcher, has_cron=has_cron)
-            for name in MODELS[: chance.choices((1, 2), (70, 30))[0]]
+            name: _model(chance, launcher, has_cron=has_cron) for name in MODELS[: chance.choices((1, 2), (70, 30))[0]]
         },
         "notify": [],
     }
@@ -139,7 +139,7 @@ def _model(chance: SeededRandom, launcher: str, *, has_cron: bool) -> dict[str, 
         "policies": policies,
         "train": {
             "launcher": launcher,
-            "candidates": dict.fromkeys(("a", "b")[: chance.choices((1, 2), (65, 35))[0]], {}),
+            "candidates": {name: {} for name in ("a", "b")[: chance.choices((1, 2), (65, 35))[0]]},
             "timeout": chance.choice(("20s", "1m")),
             "stop_grace": "4s",
             "lost_grace": "10s",
@@ -147,7 +147,10 @@ def _model(chance: SeededRandom, launcher: str, *, has_cron: bool) -> dict[str, 
             "concurrency": chance.choices(("queue", "forbid", "replace", "allow"), (55, 15, 15, 15))[0],
         },
         "gate": chance.choice(
-            ({"objective": {"metric": "auc"}}, {"require": ["candidate.metrics.auc > 0.6"], "objective": {"metric": "auc"}})
+            (
+                {"objective": {"metric": "auc"}},
+                {"require": ["candidate.metrics.auc > 0.6"], "objective": {"metric": "auc"}},
+            )
         ),
         "promote": [{"type": "sim", "name": name} for name in ("first", "second")[: chance.choice((1, 1, 2))]],
         "notify": ["sim"],
@@ -188,16 +191,14 @@ def _changed(chance: SeededRandom, plan: Mapping[str, Any]) -> dict[str, Any]:
 # ---------------------------------------------------------------------------------------------------- what happens
 
 
-def _happenings(
-    chance: SeededRandom, length: int, plans: int, rates: Mapping[str, float], *, has_cron: bool, launcher: str
-) -> list[Happening]:
+def _happenings(chance: SeededRandom, length: int, plans: int) -> list[Happening]:
     found: list[Happening] = []
 
     def add(what: str, count: int, **body: Any) -> None:
-        for _ in range(count):
-            found.append(
-                Happening(at=int(chance.uniform(0.2, 1) * length * 0.95), what=what, chance=chance.random(), body=body)
-            )
+        found.extend(
+            Happening(at=int(chance.uniform(0.2, 1) * length * 0.95), what=what, chance=chance.random(), body=body)
+            for _ in range(count)
+        )
 
     for number in range(chance.choices((3, 6, 12, 30), (40, 35, 20, 5))[0]):
         kind = chance.choices(("drift", "record", "alert.slo", "noise"), (70, 15, 8, 7))[0]
@@ -210,7 +211,13 @@ def _happenings(
                 ("retrain", "cancel", "approve", "reject", "retry", "rollback", "promote", "pause", "resolve"),
                 (28, 18, 12, 5, 8, 8, 6, 5, 10),
             )[0]
-            add("act", 1, verb=verb, key=f"key-{number}" if chance.random() < 0.6 else None, copies=chance.choice((1, 1, 2, 3)))
+            add(
+                "act",
+                1,
+                verb=verb,
+                key=f"key-{number}" if chance.random() < 0.6 else None,
+                copies=chance.choice((1, 1, 2, 3)),
+            )
     if plans > 1:
         add("reload", chance.choice((1, 2)), variant=1)
         add("reload", chance.choice((0, 1)), variant=0)

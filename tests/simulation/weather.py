@@ -11,7 +11,14 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 
+from controller.testing import SeededRandom
+
 _SCALE = 1 << 32
+
+
+def chance_of(*names: object) -> SeededRandom:
+    """Return chance that depends on nothing but these names."""
+    return SeededRandom(int.from_bytes(blake2b("/".join(map(str, names)).encode(), digest_size=8).digest(), "big"))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -1,4 +1,4 @@
-"""Everything outside of the replicas, with a record of its own: launchers, registries, mailboxes, a log of messages, and what each was asked.
+"""Everything outside of the replicas, with a record of its own: launchers, registries, mailboxes, and what each was asked.
 
 The plugins here obey `controller/ports.py`, and are found through entry points like a stranger's. What they are told to do they do to a
 `World`, which outlives every process. When the weather says so, a request is lost, an answer is lost, or a job begins after its caller was
@@ -31,8 +31,7 @@ from controller.ports import (
     PromoterContext,
     PromotionOrder,
 )
-from controller.testing import SeededRandom
-from tests.simulation.weather import Weather
+from tests.simulation.weather import Weather, chance_of
 
 if TYPE_CHECKING:
     from tests.simulation.process import Process
@@ -154,7 +153,7 @@ class World:
         if known is not None:
             return known
         name = name or order.attempt_id
-        chance = SeededRandom(f"{self._seed}/job/{len(self.jobs)}")
+        chance = chance_of(self._seed, "job", len(self.jobs))
         ends: Ending = chance.choices(
             ("succeeded", "failed", "invalid", "vanished", "never"), (66, 14, 4, 6, 6 if not self.weather.calm else 0)
         )[0]
@@ -421,9 +420,7 @@ class Promoter:
         """Let what served before serve again."""
         self._answer(order, "rollback", None if order.previous is None else order.previous.version_id)
 
-    def _answer(
-        self, order: PromotionOrder, verb: Literal["promote", "rollback"], version_id: str | None
-    ) -> None:
+    def _answer(self, order: PromotionOrder, verb: Literal["promote", "rollback"], version_id: str | None) -> None:
         world = self._world
         struck = world.strikes(
             f"far.{verb}", "registry down", "registry gives up", "registry answer lost", "foreign promotion"

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from controller.clock import Ids, SystemClock, system_random
+from controller.clock import Ids, SystemClock, made_at, system_random
 from controller.testing import ManualClock, SeededRandom
 from tests.factories import NOON, at
 
@@ -102,3 +102,13 @@ def test_the_system_random_gives_as_many_bits_as_asked(bits: int) -> None:
     """Numbers stay within their range."""
     assert 0 <= system_random().getrandbits(bits) < 1 << bits
     assert 0 <= system_random().random() < 1
+
+
+def test_an_id_says_when_it_was_made() -> None:
+    """To the millisecond; what is no id of ours is refused."""
+    clock = ManualClock()
+    clock.advance(1234.567)
+
+    assert abs(made_at(Ids(clock, SeededRandom()).make("evt")) - clock.now()) < timedelta(milliseconds=1)
+    with pytest.raises(ValueError, match="no id of ours"):
+        made_at("evt-1")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -10,8 +11,11 @@ from hypothesis import strategies as st
 
 from controller.core.rhythm import (
     GRACE,
+    MAX_ARRIVALS,
     Arrival,
+    SourceNews,
     SourceStat,
+    added,
     clock_skew_seconds,
     judge_silence,
     quiet_before_seconds,
@@ -145,3 +149,62 @@ def test_quiet_before_counts_only_what_was_listened_to() -> None:
     assert quiet_before_seconds(since) == 3600
     assert quiet_before_seconds(heard) == 600
     assert quiet_before_seconds(SourceStat(source="bus", since=NOON)) == 0
+
+
+def test_what_was_measured_counts_before_clocks() -> None:
+    """Instants in a row come from the clocks of several hosts; for how long nothing was heard is measured by one that does not jump."""
+    stat = SourceStat(source="bus", since=NOON, quiet_seconds=42.0, updated_at=NOON + HOUR)
+
+    assert quiet_before_seconds(stat) == 42
+
+
+# ------------------------------------------------------------------------------------------------- several processes
+
+
+def news(*seconds: float, **fields: Any) -> SourceNews:
+    return SourceNews(source="bus", arrivals=tuple(arrivals(*seconds)), **fields)
+
+
+def test_news_add_up() -> None:
+    """Counts are sums, in whatever order two processes write."""
+    stat = SourceStat(source="bus", since=NOON, stored=1, duplicates=2, dead=3, refused=4)
+    one, other = news(1, stored=10, dead=1), news(2, duplicates=20, refused=5)
+    found = added(added(stat, one, NOON + HOUR), other, NOON + HOUR)
+
+    assert found == added(added(stat, other, NOON + HOUR), one, NOON + HOUR)
+    assert (found.stored, found.duplicates, found.dead, found.refused) == (11, 22, 4, 9)
+    assert found.signs == 37
+
+
+def test_arrivals_of_several_processes_are_one_rhythm() -> None:
+    """They stand in order, those within a second as one, and only the latest are kept."""
+    stat = added(SourceStat(source="bus", since=NOON), news(0, 10, 20), NOON + HOUR)
+    found = added(stat, news(5, 10.5, 15), NOON + HOUR)
+    many = added(found, news(*range(100, 200, 1)), NOON + HOUR)
+
+    assert [(each.at - NOON).total_seconds() for each in found.arrivals] == [0, 5, 10, 15, 20]
+    assert [each.count for each in found.arrivals] == [1, 1, 2, 1, 1]
+    assert len(many.arrivals) == MAX_ARRIVALS
+
+
+@pytest.mark.parametrize(
+    "before, after, newest",
+    [(10, 20, "theirs"), (20, 10, "ours"), (9000, 20, "theirs")],
+    ids=["later", "earlier", "later than a clock that was ahead"],
+)
+def test_the_last_event_is_the_newest_of_any_process(before: float, after: float, newest: str) -> None:
+    """What one process writes late does not hide what another heard since; what lies in the future hides nothing."""
+    stat = SourceStat(source="bus", since=NOON, last_event_id="ours", last_at=NOON + timedelta(seconds=before))
+    found = added(
+        stat, news(last_event_id="theirs", last_at=NOON + timedelta(seconds=after)), NOON + timedelta(seconds=20)
+    )
+
+    assert found.last_event_id == newest
+
+
+def test_an_arrival_from_the_future_counts_as_now() -> None:
+    """A clock that was ahead and set back does not stay the latest sign of life."""
+    stat = SourceStat(source="bus", since=NOON, arrivals=tuple(arrivals(9000)))
+    found = added(stat, news(10), NOON + timedelta(seconds=12))
+
+    assert [(each.at - NOON).total_seconds() for each in found.arrivals] == [10, 12]

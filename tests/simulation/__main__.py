@@ -1,0 +1,91 @@
+"""`python -m tests.simulation`: play one seed, many, or the mutants."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from tests.simulation import campaign
+from tests.simulation.mutants import MUTANTS
+from tests.simulation.play import Theatre, theatre
+from tests.simulation.shrink import shrink
+
+CAUGHT = Path(__file__).with_name("caught.json")
+#: A mutant that no seed below this catches is not caught.
+WITHIN = 2000
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Do what is asked; return 1 when an invariant does not hold, or a mutant is not caught."""
+    options = _parse(arguments)
+    if options.mutants is not None:
+        return _catch(options.mutants or list(MUTANTS))
+    if options.seed is not None:
+        with theatre() as stage:
+            report = stage.play(options.seed, verbose=options.verbose)
+        print(report.text(lines=0 if options.verbose else 30))  # noqa: T201 - what was asked for
+        return int(bool(report.broken))
+    if options.shrink is not None:
+        with theatre() as stage:
+            report, without = shrink(stage, options.shrink, print)
+        print(report.text())  # noqa: T201
+        print(f"without: {' '.join(sorted(without)) or 'nothing'}")  # noqa: T201
+        return int(bool(report.broken))
+    return _campaign(options.seeds, jobs=options.jobs, log=options.log, since=options.since)
+
+
+def _campaign(count: int, *, jobs: int, log: Path | None, since: int) -> int:
+    """Play so many seeds, from where the log ends, and add to it."""
+    first = max(campaign.played(log), since) if log is not None else since
+    failed = 0
+    for block in campaign.run(first, first + count - 1, jobs=jobs):
+        text = "\n".join([block.line(), *block.failures])
+        print(text, flush=True)  # noqa: T201
+        failed += len(block.failures)
+        if log is not None:
+            log.parent.mkdir(parents=True, exist_ok=True)
+            with log.open("a") as file:
+                file.write(f"{text}\n")
+    return int(failed > 0)
+
+
+def _catch(names: list[str]) -> int:
+    """Look for the first seed that catches each mutant, and passes without it; keep it."""
+    caught = json.loads(CAUGHT.read_text()) if CAUGHT.exists() else {}
+    with theatre() as stage:
+        for name in names:
+            seed = _first_that_catches(stage, name)
+            print(f"{name}: {'not caught' if seed is None else f'seed {seed}'}", flush=True)  # noqa: T201
+            if seed is not None:
+                caught[name] = seed
+                CAUGHT.write_text(json.dumps(caught, indent=2, sort_keys=True) + "\n")
+    return int(any(name not in caught for name in names))
+
+
+def _first_that_catches(stage: Theatre, name: str) -> int | None:
+    for seed in range(WITHIN):
+        with MUTANTS[name].planted():
+            found = stage.play(seed)
+        if found.broken and not stage.play(seed).broken:
+            return seed
+    return None
+
+
+def _parse(arguments: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m tests.simulation", description=__doc__)
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--seed", type=int, help="play one seed")
+    what.add_argument("--seeds", type=int, help="play so many, from where the log ends")
+    what.add_argument("--shrink", type=int, metavar="SEED", help="leave out what a failure does not need")
+    what.add_argument("--mutants", nargs="*", metavar="NAME", help="look for seeds that catch mutants, by default all")
+    parser.add_argument("-v", "--verbose", action="store_true", help="print everything that happens")
+    parser.add_argument("--jobs", type=int, default=1, help="processes")
+    parser.add_argument("--log", type=Path, help="a file that says which seeds were played")
+    parser.add_argument("--since", type=int, default=0, help="begin with this seed, if the log does not go further")
+    return parser.parse_args(arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
