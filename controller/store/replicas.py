@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from dataclasses import fields
 from datetime import datetime, timedelta
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
 from controller.core.replica import Holding, Replica
-from controller.store import schema
+from controller.store import dialect, schema
 from controller.store.rows import record
 
 if TYPE_CHECKING:
@@ -22,6 +23,19 @@ if TYPE_CHECKING:
 _leader = schema.leader
 _replica = schema.replica
 _COLUMNS = [field.name for field in fields(Replica)]
+#: Built once: building a statement costs more than running it.
+_ALL = sa.select(_replica).order_by(_replica.c.id)
+_HOLDING = sa.select(_leader)
+
+
+@lru_cache(maxsize=2)
+def _show(name: str) -> Any:
+    """Return the statement that writes that a replica is there."""
+    insert = dialect.insert(_replica, name)
+    kept = ("id", "started_at")
+    return insert.on_conflict_do_update(
+        index_elements=["id"], set_={column: insert.excluded[column] for column in _COLUMNS if column not in kept}
+    )
 
 
 class ReplicaRows:
@@ -32,7 +46,7 @@ class ReplicaRows:
 
     def all(self) -> list[Replica]:
         """Return every replica that said it is there and did not say goodbye, the oldest first."""
-        return [record(Replica, row) for row in self._tx.execute(sa.select(_replica).order_by(_replica.c.id))]
+        return [record(Replica, row) for row in self._tx.execute(_ALL)]
 
     def of_owner(self, owner: str) -> Replica | None:
         """Return the replica that was seen last with this state directory."""
@@ -42,14 +56,7 @@ class ReplicaRows:
 
     def show(self, replica: Replica) -> None:
         """Write that a replica is there, and how it is."""
-        row = {name: getattr(replica, name) for name in _COLUMNS}
-        statement = self._tx.insert(_replica).values(row)
-        self._tx.execute(
-            statement.on_conflict_do_update(
-                index_elements=["id"],
-                set_={name: statement.excluded[name] for name in _COLUMNS if name not in ("id", "started_at")},
-            )
-        )
+        self._tx.execute(_show(self._tx.dialect), {name: getattr(replica, name) for name in _COLUMNS})
 
     def leave(self, replica_id: str) -> None:
         """Forget a replica that ends, or was gone for long."""
@@ -79,7 +86,7 @@ class ReplicaRows:
 
     def holding(self) -> Holding | None:
         """Return who holds the lease; None before the first."""
-        row = self._tx.execute(sa.select(_leader)).first()
+        row = self._tx.execute(_HOLDING).first()
         return None if row is None else record(Holding, row)
 
     def take(self, replica: Replica, *, ttl: timedelta, now: datetime) -> int | None:

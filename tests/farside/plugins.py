@@ -76,7 +76,7 @@ class FarsideLauncher:
     def __init__(self, settings: Settings, context: LauncherContext) -> None:
         self._slots = settings.slots
         self._line = _Line(settings.url)
-        self._clock = context.clock
+        del context
 
     def slots(self) -> int | None:
         return self._slots
@@ -100,7 +100,7 @@ class FarsideLauncher:
         if status == 404:
             return Observation(state="lost", reason="the far side knows no such job")
         state, code = found["state"], found["exit_code"]
-        ended_at: datetime | None = None if state == "running" else self._clock.now()
+        ended_at = None if state == "running" else datetime.fromisoformat(found["ends_at"])
         reason = "" if code is None else f"exit code {code}"
         return Observation(state=state, reason=reason, exit_code=code, finished_at=ended_at)
 

@@ -9,6 +9,7 @@ import json
 import os
 import threading
 from dataclasses import asdict, dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,8 @@ class Job:
     #: What it writes when it ends well, and where.
     result: dict[str, Any] | None
     folder: str
+    #: When it ended by the clock on the wall, or will.
+    ends_at: str
     #: running, succeeded, failed.
     state: str = "running"
     exit_code: int | None = None
@@ -68,6 +71,7 @@ class Record:
                 ends=now + order["seconds"],
                 result=order["result"],
                 folder=order["folder"],
+                ends_at=(self._clock.now() + timedelta(seconds=order["seconds"])).isoformat(),
             )
             self._jobs.append(job)
             self._by_name[job.name] = job
@@ -93,6 +97,7 @@ class Record:
             job = self.job(key)
             if job is not None and job.state == "running":
                 job.state, job.exit_code, job.ends = "failed", 143, self._clock.monotonic()
+                job.ends_at = self._clock.now().isoformat()
             return job is not None
 
     def promote(self, model: str, version: str | None) -> None:

@@ -169,7 +169,13 @@ class Handler(BaseHTTPRequestHandler):
 
 
 def _shown(job: Job) -> dict[str, Any]:
-    return {"number": job.number, "name": job.name, "state": job.state, "exit_code": job.exit_code}
+    return {
+        "number": job.number,
+        "name": job.name,
+        "state": job.state,
+        "exit_code": job.exit_code,
+        "ends_at": job.ends_at,
+    }
 
 
 def main() -> None:

@@ -10,9 +10,9 @@ from controller.crash import crash_point
 from controller.store.schema import metadata
 
 
-def _applied(*, step: Any, **_: Any) -> None:
+def _applied(*_: Any, **about: Any) -> None:
     """A migration ran, and so did its note of it; whether both are kept is decided by the commit of them all."""
-    crash_point(f"migrate.{step.up_revision_id}.before_commit")
+    crash_point(f"migrate.{about['step'].up_revision_id}.before_commit")
 
 
 context.configure(
