@@ -60,10 +60,12 @@ def main() -> int:
             table = TABLES[part](figures)
             print(f"\n{table}")
             if options.write:
-                page = put(page, part, f"{table}\n{_where(figures)}")
-                for picture, drawn in DRAWINGS.get(part, _nothing)(figures).items():
+                drawn = DRAWINGS.get(part, _nothing)(figures)
+                shown = "".join(f"![{part}](benchmarks/{picture}.svg)\n\n" for picture in drawn)
+                page = put(page, part, f"{shown}{table}\n{_where(figures)}")
+                for picture, text in drawn.items():
                     PICTURES.mkdir(exist_ok=True)
-                    (PICTURES / f"{picture}.svg").write_text(drawn)
+                    (PICTURES / f"{picture}.svg").write_text(text)
         if options.write:
             PAGE.write_text(page)
     return 1 if broken else 0
@@ -250,7 +252,7 @@ def growth_pictures(figures: Figures) -> dict[str, str]:
         rows = figures[database]
         names = ("one event, random", "batch, ordered", "batch, random", "page of events", "why", "status")
         series = {name: [row[name]["ratio"] for row in rows] for name in names}
-        places = [f"10^{len(str(row['events'])) - 1}" for row in rows]
+        places = ["10" + "⁰¹²³⁴⁵⁶⁷⁸⁹"[len(str(row["events"])) - 1] for row in rows]
         unit = "stored events; times the cost with a thousand of them, measured in the same minute; red: the goal"
         drawn[f"growth-{database}"] = lines(
             f"What the past costs, {NAMES[database]}", places, series, limit=1.5, unit=unit

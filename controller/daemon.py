@@ -214,7 +214,7 @@ class Daemon:
         owner = _prepare_state(config.state_dir, self.random)
         place.check(parse_url(config.store.reveal(), config.base), on_network=config.store.on_network)
         self.store = Store.open(config.store.reveal(), base=config.base, clock=self.clock, ids=ids)
-        self._lock = InstallationLock(self.store)
+        self._lock = InstallationLock(self.store, state_dir=config.state_dir)
         self.runtime = Runtime(
             config=config,
             store=self.store,

@@ -45,6 +45,7 @@ class Proxy:
         self._lock = threading.Lock()
         self._links: dict[int, _Link] = {}
         self._closed = False
+        self._next: tuple[bytes, Loss] | None = None
         #: While set, whoever connects is cut off at once.
         self.refuses = False
         #: Seconds that every piece waits before it goes on, in each direction.
@@ -65,6 +66,11 @@ class Proxy:
         with link.lock:
             link.pattern, link.loss = pattern, loss
         return True
+
+    def lose_next(self, pattern: bytes, loss: Loss) -> None:
+        """Lose the next request with `pattern`, whoever makes it."""
+        with self._lock:
+            self._next = pattern, loss
 
     def cut_all(self) -> None:
         """Cut every connection."""
@@ -119,6 +125,10 @@ class Proxy:
 
     def _pass(self, link: _Link, data: bytes) -> bool:
         """Pass on what the client said, or lose it; return whether the connection goes on."""
+        with self._lock:
+            if self._next is not None and self._next[0] in data:
+                link.pattern, link.loss = self._next
+                self._next = None
         with link.lock:
             loss = link.loss if link.pattern and link.pattern in data else None
             if loss is not None:

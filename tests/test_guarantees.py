@@ -84,6 +84,27 @@ def test_campaigns_prove_guarantees_that_there_are() -> None:
     assert [campaign.log for campaign in run.CAMPAIGNS if f"`{campaign.log}`" not in described] == []
 
 
+@pytest.mark.parametrize("code, verdict", [(0, "ok"), (3, "went wrong (3)")])
+def test_what_a_program_says_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int, verdict: str) -> None:
+    """Of one that writes no log the line with its counts is put there, with how it ended."""
+    monkeypatch.setattr(run, "LOGS", tmp_path)
+    program = ["-c", f"print('hello'); print('7 outages, 0 missing'); print('bye'); raise SystemExit({code})"]
+    one = run.Campaign(
+        name="a",
+        commands={"short": [program]},
+        log="a.txt",
+        guarantees=(),
+        counts=(),
+        keeps=r"\d+ outages",
+        good=": ok$",
+    )
+
+    well = run.run(one, "short")
+
+    assert well == (code == 0)
+    assert (tmp_path / "a.txt").read_text() == f"7 outages, 0 missing: {verdict}\n"
+
+
 def test_numbers_are_read_from_a_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Those of all lines together, or of the newest; what is not good is counted."""
     monkeypatch.setattr(run, "LOGS", tmp_path)

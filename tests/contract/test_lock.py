@@ -77,6 +77,20 @@ def test_within_a_process_too_there_is_one(sqlite_url: str) -> None:
         store.close()
 
 
+def test_a_state_directory_has_one_daemon(tmp_path: Path) -> None:
+    """Also on PostgreSQL, where two would take each other's jobs for their own."""
+    stores = [open_store("postgresql://retrain@127.0.0.1:1/none") for _ in range(2)]
+    first, second = (InstallationLock(store, state_dir=tmp_path) for store in stores)
+    first.acquire(pid=11)
+    with pytest.raises(AlreadyRunning, match=rf"pid 11\b.*{tmp_path}"):
+        second.acquire(pid=12)
+    first.release()
+    second.acquire(pid=12)
+    second.release()
+
+    assert (tmp_path / "daemon.lock").read_text() == "12\n"
+
+
 def test_a_server_has_nothing_to_lock(tmp_path: Path) -> None:
     """Several daemons may run on PostgreSQL: which of them leads is a matter of the lease."""
     stores = [open_store("postgresql://retrain@127.0.0.1:1/none") for _ in range(2)]

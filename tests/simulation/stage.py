@@ -135,7 +135,7 @@ class Stage:
             self.t = max(min(next_at, until), self.t)
 
     def suspend(self, *, until: int) -> None:
-        """Suspend all machines until shortly before something is due but the lease."""
+        """Suspend all machines for a minute, as when the one below them is, or until shortly before something is due but the lease."""
         dues = [
             task.ready_at(self)
             for process in self.processes()
@@ -143,7 +143,7 @@ class Stage:
             if not task.is_stopped and task.name != "lease"
         ]
         agreed = self._agenda[0][0] if self._agenda else NEVER
-        self.t = max(self.t, min([*dues, agreed, until]) - SECOND)
+        self.t = min(max(self.t + 60 * SECOND, min([*dues, agreed]) - SECOND), until)
 
     def _ready(self) -> tuple[list[Task | Once], int]:
         """Return what can be ticked now, and when the next is to be ticked that cannot."""

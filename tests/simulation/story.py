@@ -88,7 +88,7 @@ def tell(seed: int) -> Story:
         happenings=_happenings(chance, length, len(plans)),
         length=length,
         rates=rates,
-        jumps=(-90, -20, 20, 90, 150) if has_cron else (-86400, -3600, -60, 60, 3600, 86400),
+        jumps=(-90, -20, 20, 90, 150) if has_cron else (-86400, -3600, -60, 60, 600, 3600),
         has_cron=has_cron,
     )
 
