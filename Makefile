@@ -11,7 +11,7 @@ DEMO_STATE := examples/flights/state
 # Parallel test runs on one machine must not fight over compiled numpy threads.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help check format test demo run generate campaign bench-latency bench-ingest bench-policies lock clean
+.PHONY: help check format test demo run generate campaign bench bench-latency bench-ingest bench-policies lock clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z.-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -55,15 +55,14 @@ run: $(STAMP)  ## the daemon on configs/
 generate: $(STAMP)  ## the files made from the code (schema, CLI reference, lifecycle)
 	$(BIN)/python docs/generate.py
 
-KILLS ?= 50
+# short: half an hour, long, hours: a night.
+LENGTH ?= long
 
-campaign: $(STAMP)  ## the long campaigns: every crash point on both databases, every time zone, KILLS kills during the demo and while events come in
-	mkdir -p docs/campaigns
-	$(BIN)/python tests/campaign/crash_matrix.py
-	$(BIN)/python tests/campaign/zones.py --log docs/campaigns/zones.txt
-	$(BIN)/python tests/campaign/demo_kills.py --kills $(KILLS) --log docs/campaigns/demo-kills.txt
-	$(BIN)/python tests/campaign/ingest_kills.py --kills $(KILLS) --log docs/campaigns/ingest-kills.txt
-	$(BIN)/python tests/campaign/ingest_kills.py --kills $(KILLS) --database postgresql --client confluent --log docs/campaigns/ingest-kills.txt
+campaign: $(STAMP)  ## the long campaigns, each going on where its log ends: crashes, lost answers, replicas, simulation, soak (LENGTH=short|long|hours)
+	$(BIN)/python tests/campaign/run.py --length $(LENGTH)
+
+bench: $(STAMP)  ## everything measured beside its floor, into docs/benchmarks.md with pictures; on an idle machine
+	$(BIN)/python benchmarks/run.py
 
 bench-latency: $(STAMP)  ## event to launched job, measured
 	$(BIN)/python benchmarks/latency.py

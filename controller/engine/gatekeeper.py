@@ -64,7 +64,9 @@ class Gatekeeper:
         except StoreError:
             raise
         except Exception as error:
-            self._runtime.complaints.set(self.name, entity, f"{entity} cannot be dealt with: {error!r}", code="loop.entity")
+            self._runtime.complaints.set(
+                self.name, entity, f"{entity} cannot be dealt with: {error!r}", code="loop.entity"
+            )
             self._runtime.log.error("gatekeeper.stuck", entity=entity, error=repr(error), exc_info=True)
             return 0, self._runtime.clock.now() + STUCK
         self._runtime.complaints.set(self.name, entity, None)
@@ -76,7 +78,11 @@ class Gatekeeper:
         with self._runtime.store.reading() as tx:
             spec = self._runtime.spec_of(tx, run)
             jobs, results = tx.runs.jobs(run.id), tx.runs.results(run.id)
-            folders = {job.id: self._runtime.folder_of(attempt) for job in jobs if (attempt := tx.runs.attempt(job)) is not None}
+            folders = {
+                job.id: self._runtime.folder_of(attempt)
+                for job in jobs
+                if (attempt := tx.runs.attempt(job)) is not None
+            }
             champion = _pinned(tx, run)
         contestants, artifacts = self._contestants(spec, jobs, results, folders)
         verdict = judge(
@@ -385,6 +391,12 @@ class Gatekeeper:
                 if step.state == "PENDING":
                     if step.due_at is not None and step.due_at > self._runtime.clock.now():
                         return 0, step.due_at
+                    if step.position > 1 and (
+                        problem := self._changed(version)
+                    ):  # the promoters before it may have taken long
+                        with self._runtime.store.reading() as tx:
+                            moved = tx.models.steps(promotion.id)
+                        return self._undo(promotion, run, spec, order, moved, "artifact_changed", problem)
                     outcome = self._apply(spec, order, step)
                     if isinstance(outcome, datetime):
                         return 0, outcome

@@ -193,12 +193,11 @@ class PeopleRows:
         before = self._tx.execute(_LAST_ACTIVATED).scalar()
         if before != version:
             self._tx.record(CONFIGURATION, CONFIGURATION, before or "", version, "activated", "", actor)
-        row = {"body": body, "activated_at": self._tx.now, "actor": actor}
+        at = self._tx.database_now()  # replicas whose clocks differ compare it
+        row = {"body": body, "activated_at": at, "actor": actor}
         insert = self._tx.insert(_config).values(version=version, **row)
         self._tx.execute(
-            insert.on_conflict_do_update(
-                index_elements=["version"], set_={"activated_at": self._tx.now, "actor": actor}
-            )
+            insert.on_conflict_do_update(index_elements=["version"], set_={"activated_at": at, "actor": actor})
         )
         rows = [
             {

@@ -10,7 +10,6 @@ import contextlib
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-import psycopg
 import sqlalchemy as sa
 
 from controller.errors import StoreBusy
@@ -39,6 +38,8 @@ class Wire:
     @contextlib.contextmanager
     def listen(self) -> Iterator[Ear]:
         """Give what hears until the block ends; raises `StoreBusy` when the server cannot be reached, or is reached no more."""
+        import psycopg  # ten megabytes, which a daemon on SQLite does not need
+
         try:
             with self._engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
                 connection.exec_driver_sql(f"LISTEN {CHANNEL}")

@@ -321,24 +321,27 @@ def _idempotency_key_ignored(stack: contextlib.ExitStack) -> None:
     _put(stack, Desk, "retrain", without_key)
 
 
-@mutant("A message to people is written in the next transaction, not in that of what it tells.")
+@mutant("A message to people is written after what it tells of, in a transaction of its own.")
 def _message_in_another_transaction(stack: contextlib.ExitStack) -> None:
-    add, write = OutboxRows.add, Transaction.write_history
-    waiting: dict[int, list[Any]] = {}
+    add, transaction = OutboxRows.add, Store.transaction
+    waiting: list[tuple[Transaction, Any, Any]] = []
 
     def later(self: OutboxRows, *arguments: Any, **settings: Any) -> None:
-        waiting.setdefault(id(self._tx.ids), []).append((self._tx, arguments, settings))
+        waiting.append((self._tx, arguments, settings))
 
-    def with_earlier(self: Transaction) -> None:
-        calls = waiting.get(id(self.ids), [])
-        waiting[id(self.ids)] = [call for call in calls if call[0] is self]
-        for tx, arguments, settings in calls:
-            if tx is not self:
-                add(self.outbox, *arguments, **settings)
-        write(self)
+    @contextlib.contextmanager
+    def in_two(self: Store, name: str, **settings: Any) -> Iterator[Transaction]:
+        with transaction(self, name, **settings) as tx:
+            yield tx
+        calls = [call for call in waiting if call[0] is tx]
+        waiting[:] = [call for call in waiting if call[0] is not tx]
+        if calls:
+            with transaction(self, "tell", fenced=False) as another:
+                for _, arguments, more in calls:
+                    add(another.outbox, *arguments, **more)
 
     _put(stack, OutboxRows, "add", later)
-    _put(stack, Transaction, "write_history", with_earlier)
+    _put(stack, Store, "transaction", in_two)
 
 
 # ---------------------------------------------------------------------------------------------------- launching

@@ -18,6 +18,7 @@ import yaml
 from controller.clock import Ids
 from controller.core.model import LedgerEntry, NewEvent, Receipt
 from controller.engine import sources as engine_sources
+from controller.engine.replay import replay
 from controller.errors import Conflict, ControllerError, StoreBusy
 from controller.ports import Batch
 from controller.store import Store, dialect
@@ -33,6 +34,8 @@ from tests.simulation.world import Press, Sending
 
 #: After the last fault everything must have come to an end within so many seconds.
 BOUND = 1800
+#: Of so many seeds one is decided once more.
+REPLAYED = 10
 #: Seconds after which a client that got no answer asks again, elsewhere.
 _PATIENCE = 5
 #: So often people look at what waits for them, in the quiet time; seconds.
@@ -97,7 +100,7 @@ class Theatre:
         folder.mkdir()
         (folder / "retrain.db").write_bytes(self._empty)
         try:
-            played = _Play(tell(seed), folder, without=without, verbose=verbose).play()
+            played = _Play(tell(seed), folder, empty=self._empty, without=without, verbose=verbose).play()
         finally:
             shutil.rmtree(folder)
         return played if keeps_record else replace(played, record=None)
@@ -116,8 +119,9 @@ def theatre() -> Iterator[Theatre]:
 class _Play:
     """One story on the stage."""
 
-    def __init__(self, story: Story, folder: Path, *, without: Collection[str], verbose: bool) -> None:
+    def __init__(self, story: Story, folder: Path, *, empty: bytes, without: Collection[str], verbose: bool) -> None:
         self._story = story
+        self._empty = empty
         self._without = without
         self.weather = Weather(story.seed, story.rates, without=without)
         texts = [yaml.safe_dump(plan, sort_keys=False) for plan in story.plans]
@@ -148,7 +152,9 @@ class _Play:
                 except Died:
                     raise AssertionError("a process died outside of its own step") from None
                 record = self._record()
-            broken += examine(record)
+                broken += examine(record)
+                if self._story.seed % REPLAYED == 0:
+                    broken += self._replay()
         finally:
             staging.disarm()
             modules["logger"] = logger
@@ -163,6 +169,17 @@ class _Play:
             trace=self.stage.trace,
             record=record,
         )
+
+    def _replay(self) -> list[Broken]:
+        """G4: decide everything that was recorded once more, in an empty database; it comes out the same."""
+        staging.disarm()
+        process = self.stage.processes()[0]
+        url = f"sqlite:///{self.stage.folder / 'replayed.db'}"
+        (self.stage.folder / "replayed.db").write_bytes(self._empty)
+        found = replay(process.store, url, config=process.runtime.config, clock=process.runtime.clock)
+        if found.is_equal:
+            return []
+        return [Broken(invariant="G4", text=f"decided {found.recorded}, and now {found.replayed}")]
 
     # ------------------------------------------------------------------------------------------------ the acts
 
@@ -560,6 +577,8 @@ class _Group:
         self._since = stage.t
         value = self._play._value("SELECT value FROM ledger WHERE source = 'bus' AND key = 'topic/0'")
         self._position = 0 if value is None else int(json.loads(value))
+        # Whoever goes on from there tells the group so: what the ledger holds is durable.
+        self._play.world.committed = max(self._play.world.committed, self._position)
 
     def _read(self, reader: Process) -> None:
         world, begin = self._play.world, self._position
