@@ -124,7 +124,9 @@ class Monitor:
         launcher = self._runtime.launcher(attempt.launcher)
         place = self._place(launcher, attempt)
         if place != "own" and not self._leads:
-            self._look_at.pop(attempt.id, None)  # it was ours and was released, or another leads: it is no reason to come back
+            self._look_at.pop(
+                attempt.id, None
+            )  # it was ours and was released, or another leads: it is no reason to come back
             return 0
         if attempt.handle is None:
             return self._seek(launcher, job, attempt, run, place, now)

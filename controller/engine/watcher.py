@@ -62,7 +62,9 @@ class Watcher:
         except (StoreError, Conflict):
             raise
         except Exception as error:
-            self._runtime.complaints.set(self.name, watch_id, f"{watch_id} cannot be dealt with: {error!r}", code="loop.entity")
+            self._runtime.complaints.set(
+                self.name, watch_id, f"{watch_id} cannot be dealt with: {error!r}", code="loop.entity"
+            )
             self._runtime.log.error("watcher.stuck", watch_id=watch_id, error=repr(error), exc_info=True)
             self._stuck[watch_id] = now + STUCK
             return False

@@ -106,9 +106,7 @@ class Views(AccountViews):
                 "notifications_pending": _count(
                     tx, schema.notification, schema.notification.c.state == _inline("PENDING")
                 ),
-                "notifications_dead": _count(
-                    tx, schema.notification, schema.notification.c.state == _inline("DEAD")
-                ),
+                "notifications_dead": _count(tx, schema.notification, schema.notification.c.state == _inline("DEAD")),
                 "dead_letters": standing_of(tx),
                 "silent": _silent(tx),
                 "complaints": None,

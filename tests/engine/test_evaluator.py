@@ -114,7 +114,9 @@ def broken_state(house: House, key: str = "") -> None:
         )
 
 
-def test_G10_a_poison_event_is_a_dead_letter_and_the_others_go_on(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_G10_a_poison_event_is_a_dead_letter_and_the_others_go_on(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """One event that cannot be decided stops nobody, and is kept whole with the reason."""
     for number in range(5):
         house.send(id=str(number))

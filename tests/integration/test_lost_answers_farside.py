@@ -98,7 +98,14 @@ class Site:
         self.there.insist("POST", "/v1/events", event, Content_Type="application/cloudevents+json")
 
     def cli(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "controller.cli.main", "--config", str(self.there.folder / "retrain.yaml"), *arguments]
+        command = [
+            sys.executable,
+            "-m",
+            "controller.cli.main",
+            "--config",
+            str(self.there.folder / "retrain.yaml"),
+            *arguments,
+        ]
         found = {**os.environ, **self._environment}
         return subprocess.run(command, cwd=ROOT, env=found, capture_output=True, text=True, timeout=60, check=False)
 

@@ -71,10 +71,9 @@ class Report:
         parts = [f"seed {self.seed}: {len(self.broken)} invariants do not hold"]
         parts += [f"  {each}" for each in self.broken]
         parts += ["what went wrong:", *(f"  {strike}" for strike in self.strikes)]
-        parts += [
-            f"the last {lines} lines of {len(self.trace)}:",
-            *(f"  {line_of(entry)}" for entry in self.trace[-lines:]),
-        ]
+        if lines:
+            parts.append(f"the last {lines} lines of {len(self.trace)}:")
+            parts += [f"  {line_of(entry)}" for entry in self.trace[-lines:]]
         parts.append(f"again: .venv/bin/python -m tests.simulation --seed {self.seed} -v")
         return "\n".join(parts)
 
@@ -216,19 +215,29 @@ class _Play:
         limit = began + int((BOUND + max(0, *self._story.jumps)) * SECOND)
         while self.stage.t < limit:
             self.stage.go(self.stage.t + SECOND)
-            if not self._is_unfinished():
+            if not self._unfinished():
                 return
             if self.stage.t >= round_at:
                 round_at = self.stage.t + _ROUND * SECOND
                 self._answer_people()
             if self.stage.t > began + _AWAKE * SECOND:
                 self.stage.suspend(until=limit)
-        raise Stuck(f"something has not come to an end {(limit - began) // SECOND} s after the last fault")
+        late = (limit - began) // SECOND
+        raise Stuck(f"not at an end {late} s after the last fault: {'; '.join(self._unfinished(limit=3))}")
 
-    def _is_unfinished(self) -> bool:
-        if any(not sending.acknowledged for sending in self.world.sendings) or self._group.is_behind:
-            return True
-        return any(self._value(f"SELECT 1 FROM {table} WHERE {where} LIMIT 1") for table, where in _UNFINISHED)
+    def _unfinished(self, *, limit: int = 1) -> list[str]:
+        """Return what has not come to an end, up to so many of each kind."""
+        found = [f"event {each.identity} is not acknowledged" for each in self.world.sendings if not each.acknowledged][
+            :limit
+        ]
+        if self._group.is_behind:
+            found.append(f"the topic has {len(self.world.topic)} records, {self.world.committed} are acknowledged")
+        for table, where in _UNFINISHED:
+            if found and limit == 1:
+                break
+            rows = self._rows(f"SELECT id, state FROM {table} WHERE {where} LIMIT {limit}")
+            found += [f"{table} {row['id']} is {row['state']}" for row in rows]
+        return found
 
     def _answer_people(self) -> None:
         """Do what the controller asks people for."""

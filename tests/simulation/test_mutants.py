@@ -3,22 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 
 import pytest
 
 from tests.simulation.__main__ import CAUGHT, WITHIN
 from tests.simulation.mutants import MUTANTS
-from tests.simulation.play import Theatre, theatre
+from tests.simulation.play import Theatre
 
 _SEEDS: dict[str, int] = json.loads(CAUGHT.read_text())
-
-
-@pytest.fixture(scope="module")
-def stage() -> Iterator[Theatre]:
-    """A theatre for all of them."""
-    with theatre() as opened:
-        yield opened
 
 
 def test_every_mutant_has_a_seed() -> None:
