@@ -1,8 +1,8 @@
 """Several daemons on one database: which of them are alive, and whose configuration counts.
 
-One of them leads. Any may, but for those whose configuration is older than that of another that is alive: of two configurations the
-one that was activated later counts, and one that never was counts from when it was loaded. So a new configuration takes over as soon as one replica
-has it, and a replica that was forgotten by a deployment decides nothing.
+One of them leads. Any may, but for those whose configuration is older than that of another that is alive.
+Of two configurations the one that was activated later counts, and one that never was counts from when it was loaded.
+So a new configuration takes over as soon as one replica has it, and a replica that was forgotten by a deployment decides nothing.
 Instants here are the database's: the replicas' own clocks may differ.
 """
 

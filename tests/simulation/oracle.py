@@ -368,8 +368,9 @@ def only_what_passed_is_promoted(record: Record) -> Iterable[str]:
     for row in promotions.values():
         version = versions[row["version_id"]]
         if row["kind"] == "promoted":
-            if runs[row["run_id"]]["epoch"] != row["epoch"]:
-                yield f"promotion {row['id']} of epoch {row['epoch']}: run {row['run_id']} was compared in {runs[row['run_id']]['epoch']}"
+            compared = runs[row["run_id"]]["epoch"] if row["run_id"] in runs else None
+            if compared != row["epoch"]:
+                yield f"promotion {row['id']} of epoch {row['epoch']}: run {row['run_id']} was compared in {compared}"
             verdict = verdicts.get(row["run_id"])
             if verdict is None or verdict["outcome"] != "PASSED" or verdict["challenger"] != version["candidate"]:
                 yield f"promotion {row['id']} of {version['id']}: the verdict was {verdict and (verdict['outcome'], verdict['challenger'])}"
@@ -406,12 +407,28 @@ def the_newest_promotion_stays(record: Record) -> Iterable[str]:
         if epoch < newest.get(name, -1):
             yield f"{_at(move.at)}: {name} was told to {move.verb} {move.version_id} of epoch {epoch}, after epoch {newest[name]}"
         newest[name] = max(newest.get(name, -1), epoch)
+    yield from _promotions_are_carried_out(record)
     if record.has_strangers:
         return
     for model in record.tables["model"]:
         for (registry, served), serving in record.serves.items():
             if served == model["name"] and serving != model["champion_id"]:
                 yield f"registry {registry} serves {serving}, and the champion of {served} is {model['champion_id']}"
+
+
+def _promotions_are_carried_out(record: Record) -> Iterable[str]:
+    """A promotion that counts as applied was made at every registry; of one that failed nothing is left at any."""
+    moves: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
+    for move in record.moves:
+        moves[move.promotion_id][move.registry].append(move.verb)
+    steps = Counter(row["promotion_id"] for row in record.tables["step"])
+    for row in record.tables["promotion"]:
+        made = moves[row["id"]]
+        if row["state"] == "APPLIED" and sum("promote" in verbs for verbs in made.values()) != steps[row["id"]]:
+            yield f"promotion {row['id']} of {steps[row['id']]} steps counts as applied, and was made at {sorted(made)}"
+        left = sorted(registry for registry, verbs in made.items() if verbs[-1] == "promote")
+        if row["state"] == "FAILED" and left and not record.has_strangers:
+            yield f"promotion {row['id']} failed, and was left standing at {left}"
 
 
 # ---------------------------------------------------------------------------------------------------- messages

@@ -91,15 +91,23 @@ class Theatre:
         self._played = 0
 
     def play(
-        self, seed: int, *, without: Collection[str] = (), verbose: bool = False, keeps_record: bool = False
+        self,
+        seed: int,
+        *,
+        without: Collection[str] = (),
+        verbose: bool = False,
+        keeps_record: bool = False,
+        is_calm: bool = False,
     ) -> Report:
-        """Play the story of a seed, leaving out what `without` names."""
+        """Play the story of a seed, leaving out what `without` names; when it `is_calm`, nothing goes wrong at all."""
         self._played += 1
         folder = self.folder / f"play{self._played}"
         folder.mkdir()
         (folder / "retrain.db").write_bytes(self._empty)
         try:
-            played = _Play(tell(seed), folder, empty=self._empty, without=without, verbose=verbose).play()
+            play = _Play(tell(seed), folder, empty=self._empty, without=without, verbose=verbose)
+            play.weather.calm = is_calm
+            played = play.play()
         finally:
             shutil.rmtree(folder)
         return played if keeps_record else replace(played, record=None)
@@ -448,11 +456,13 @@ class _Play:
             self.stage.kill(process)
 
     def _on_gone(self, happening: Happening) -> None:
+        """A machine is away for long, and its jobs go on; or it is gone for good, and they with it."""
         host = self._host(happening)
         if self._strikes(happening):
             if host.process is not None:
-                self.stage.kill(host.process, back_after=int((20 + happening.chance * 40) * SECOND))
-            host.replace()
+                self.stage.kill(host.process, back_after=int((30 + happening.chance * 40) * SECOND))
+            if (happening.chance * 7) % 1 < 0.5:
+                host.replace()
 
     def _on_reboot(self, happening: Happening) -> None:
         host = self._host(happening)

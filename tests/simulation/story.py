@@ -226,7 +226,7 @@ def _happenings(chance: SeededRandom, length: int, plans: int) -> list[Happening
         ("stop", 3, 0.35),
         ("jump", 3, 0.15),
         ("outage", 2, 0.2),
-        ("gone", 1, 0.12),
+        ("gone", 1, 0.18),
         ("reboot", 1, 0.12),
         ("leave", 2, 0.15),
         ("tamper", 2, 0.2),

@@ -168,7 +168,8 @@ class World:
         )
         self.jobs[name] = job
         if ends != "never":
-            self.later(int((0.5 + chance.random() ** 2 * 25) * SECOND), self._finish, job)
+            longest = 25 if chance.random() < 0.85 else 70
+            self.later(int((0.5 + chance.random() ** 2 * longest) * SECOND), self._finish, job)
         return job
 
     def _finish(self, job: FarJob) -> None:
