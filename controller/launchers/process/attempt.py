@@ -41,6 +41,12 @@ def _named_shims(folder: Path) -> list[Job]:
     return [named for named in (claimed, handed) if named is not None]
 
 
+def was_handed(folder: Path) -> bool:
+    """Say whether a shim lives, started ahead, that may have been sent the order of this attempt."""
+    handed = read_handed(folder)
+    return handed is not None and handed.alive()
+
+
 def search_shim(folder: Path) -> int | None:
     """Return the pid of a shim that has not claimed its folder yet, or whose claim was cut off."""
     handed = read_handed(folder)

@@ -36,6 +36,7 @@ from controller.launchers.process.attempt import (
     is_shim,
     make_handle,
     search_shim,
+    was_handed,
 )
 from controller.launchers.process.options import ProcessOptions, ProcessSettings
 from controller.launchers.process.output import Segments
@@ -110,6 +111,8 @@ class ProcessLauncher:
         folder = order.folder.absolute()
         claim = folder / "claim"
         with _looking(folder):
+            # One that was started ahead lives on for a moment, whether it got its order or not: then it claims the folder, or it ends.
+            self._wait(lambda: claim.exists() or not was_handed(folder), _START_SECONDS)
             # Twice, because a short job may claim and end while we search.
             launched = claim.exists() or search_shim(folder) is not None or claim.exists()
         return make_handle(order) if launched else None

@@ -204,6 +204,41 @@ def test_half_an_order_is_none(jobs: Jobs, cut: int) -> None:
     assert not (jobs.base / "ran").exists()
 
 
+@pytest.mark.parametrize("is_whole", [True, False], ids=["it got the order", "it did not"])
+def test_G03_a_shim_that_may_have_its_order_is_waited_for(jobs: Jobs, is_whole: bool) -> None:
+    """After a crash it still lives for a moment: the attempt was started, or it can be started again; never is it given up for lost."""
+    order = jobs.order("touch", "ran")
+    text = _order(order.folder, ["/usr/bin/touch", "ran"], jobs.base, {"A": "1"})
+    assert text is not None
+    waiting = prepare(jobs)[0]
+    jobs.launcher._stand_bys._waiting.remove(waiting)
+    os.killpg(waiting.shim.pid, signal.SIGSTOP)
+    job = read_process(waiting.shim.pid)
+    assert job is not None
+    stopped = [pid for pid in all_pids() if (found := read_process(pid)) is not None and found.parent == job.pid]
+    for pid in stopped:
+        os.kill(pid, signal.SIGSTOP)
+    (order.folder / "handed").write_text(f"{waiting.shim.pid} {waiting.shim.start}\n")
+    for descriptor in (waiting.log_order, waiting.shim_order):
+        os.write(descriptor, _folder_line(order.folder))
+    os.write(waiting.job_order, text if is_whole else text[:10])
+    waiting.close()
+    answers: list[Any] = []
+    asking = threading.Thread(target=lambda: answers.append(jobs.launcher.find(order)))
+
+    asking.start()
+    asking.join(0.2)
+    before = list(answers)
+    for pid in (waiting.shim.pid, *stopped):
+        os.kill(pid, signal.SIGCONT)
+    asking.join(10)
+
+    assert before == []
+    assert (answers[0] is not None) == is_whole
+    wait_until(lambda: not waiting.shim.alive())
+    assert (jobs.base / "ran").exists() == is_whole
+
+
 def test_they_end_with_the_daemon(jobs: Jobs) -> None:
     """Who still waits when the daemon is killed ends; the job that was launched goes on."""
     process, order, shims = daemon(jobs, "sh", "-c", "until [ -e go ]; do sleep 0.02; done; exit 5")
