@@ -269,7 +269,8 @@ class Dispatcher:
         runtime, job, attempt = self._runtime, task.job, task.attempt
         try:
             with runtime.store.transaction("launched") as tx:
-                tx.runs.set_handle(attempt.id, said.handle or {})
+                # With its owner: as a follower this process may have looked before it led, and released it when the call had begun.
+                tx.runs.set_started(attempt.id, said.handle or {}, owner=attempt.owner)
                 tx.runs.move_job(job, "RUNNING", cause=said.cause)
         except StaleTerm:
             if not said.searchable:  # whoever leads now cannot find out; we know

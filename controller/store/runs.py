@@ -49,6 +49,7 @@ _INSERT_ATTEMPT = sa.insert(_attempt)
 _SET_HANDLE = (
     sa.update(_attempt).where(_attempt.c.id == sa.bindparam("attempt_id")).values(handle=sa.bindparam("handle"))
 )
+_SET_STARTED = _SET_HANDLE.values(owner=sa.bindparam("owner"))
 #: In these states a launcher has a job, or may have it.
 _WITH_LAUNCHERS = ("LAUNCHING", "RUNNING", "STOPPING", "LOST", "UNKNOWN")
 _ON_LAUNCHERS = (
@@ -241,6 +242,10 @@ class RunRows:
     def set_handle(self, attempt_id: str, handle: Mapping[str, Json]) -> None:
         """Write what the launcher knows an attempt by."""
         self._tx.execute(_SET_HANDLE, {"attempt_id": attempt_id, "handle": dict(handle)})
+
+    def set_started(self, attempt_id: str, handle: Mapping[str, Json], *, owner: str) -> None:
+        """Write what the launcher knows an attempt by, and whose it is."""
+        self._tx.execute(_SET_STARTED, {"attempt_id": attempt_id, "handle": dict(handle), "owner": owner})
 
     def on_launchers(self) -> dict[str, int]:
         """Return how many jobs each launcher has."""

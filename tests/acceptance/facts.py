@@ -10,7 +10,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from controller.store import schema
-from tests.acceptance.harness import Installation
+from tests.acceptance.harness import DaemonGone, Installation
 
 #: These say that a person or a monitor repeated itself, which depends on when the daemon died.
 _REPEATED_ACTS = frozenset({"reload", "test", "notify.test"})
@@ -131,11 +131,17 @@ def _wait_for_rest(there: Installation) -> None:
 
 
 def _linger(there: Installation, seconds: float) -> None:
-    """Let clocks come round (sweeps, renewals), until the last armed crash point was reached, if there is one."""
+    """Let clocks come round (sweeps, renewals), until the last armed crash point was reached, if there is one.
+
+    Meanwhile an event that is known is sent again and again: that changes nothing, but gives those something to write who count.
+    """
     until = time.monotonic() + seconds
+    known = {"specversion": "1.0", "id": "e-1", "source": "/test", "type": "skew"}
 
     def enough() -> bool:
         there.keep_running()
+        with contextlib.suppress(DaemonGone):
+            there.ask("POST", "/v1/events", known, Content_Type="application/cloudevents+json")
         return time.monotonic() > until or (there.crashed and not there.is_armed)
 
     there.wait(enough, what="clocks to come round")

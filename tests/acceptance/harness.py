@@ -66,6 +66,8 @@ class Installation:
         self.successors: list[Mapping[str, str]] = []
         #: Where all daemons write the crash points they reach, `begin` what the driver does (`# step`), and deaths (`! point`) are marked.
         self.trace: Path | None = None
+        #: Seconds that any wait may take.
+        self.patience = PATIENCE
         #: Seconds that a story leaves the daemon in peace before it ends it, so that clocks come round; None: not at all.
         self.lingers: float | None = None
         #: On PostgreSQL: that the lease of a daemon that died by a crash point is over at once, as if its time had passed.
@@ -144,11 +146,9 @@ class Installation:
                 trace.write(f"{line}\n")
 
     def _end_lease(self) -> None:
-        with (
-            psycopg.connect(self.database, autocommit=True) as connection,
-            contextlib.suppress(psycopg.ProgrammingError),
-        ):
-            connection.execute("UPDATE leader SET expires_at = clock_timestamp()")  # there may be no such table yet
+        missing = (psycopg.errors.UndefinedTable, psycopg.errors.UndefinedColumn)
+        with psycopg.connect(self.database, autocommit=True) as connection, contextlib.suppress(*missing):
+            connection.execute("UPDATE leader SET expires_at = 0")  # microseconds since 1970
 
     def kill(self) -> None:
         """End the daemon as `kill -9` does."""
@@ -245,10 +245,10 @@ class Installation:
 
         self.wait(is_ready, what="readiness")
 
-    def wait(self, condition: Callable[[], Any], *, what: str, seconds: float = PATIENCE) -> Any:
+    def wait(self, condition: Callable[[], Any], *, what: str, seconds: float | None = None) -> Any:
         """Return the first true answer of `condition`; fail with the daemon's log after a while."""
         try:
-            return wait_until(condition, timeout=seconds, pause=_PAUSE, what=what)
+            return wait_until(condition, timeout=seconds or self.patience, pause=_PAUSE, what=what)
         except AssertionError as error:
             raise AssertionError(f"{error}\n{self.log()[-4000:]}") from error
 

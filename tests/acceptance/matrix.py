@@ -36,6 +36,7 @@ LINGER = 11.0
 LONGEST_LINGER = 30.0
 
 Server = Callable[[], "PostgresServer"]
+_NEVER = "never reached"
 #: The server numbers its databases.
 _creating = threading.Lock()
 
@@ -85,6 +86,11 @@ class Outcome:
     def was_in_recovery(self) -> bool:
         """Whether the last daemon that died was still clearing up what the one before had left."""
         return len(self.recoveries) > 1 and self.case.points[-1] in self.recoveries[-2]
+
+    @property
+    def was_passed_by(self) -> bool:
+        """Whether nothing went wrong but that the last point was reached too late, or not at all."""
+        return not self.was_in_recovery and all(problem.startswith(_NEVER) for problem in self.problems)
 
     def __str__(self) -> str:
         said = "ok" if not self.problems else "FAILED: " + " | ".join(self.problems)
@@ -158,6 +164,7 @@ def _crash(
     with _installed(case.story, case.database, server) as there:
         there.successors = [{"RETRAIN_CRASH": point} for point in others]
         there.ends_leases = case.database == "postgresql" and not patiently
+        there.patience *= len(case.points)  # all of them may die while one thing is waited for
         there.lingers = None if undisturbed.of_the_end & set(case.points) else LONGEST_LINGER
         there.start(RETRAIN_CRASH=first)
         try:
@@ -168,7 +175,7 @@ def _crash(
         except AssertionError as error:
             wrong = [str(error)]
         if there.deaths != list(case.points):
-            wrong.append(f"never reached: {', '.join(case.points[len(there.deaths) :])}")
+            wrong.append(f"{_NEVER}: {', '.join(case.points[len(there.deaths) :])}")
         if wrong and (keep := os.environ.get("RETRAIN_KEEP")):
             kept = Path(keep) / f"{case.database}-{case.story}-{'-'.join(case.points)}"
             ignored = shutil.ignore_patterns("*.sock")
@@ -258,10 +265,11 @@ def alternating(cases: Sequence[Case]) -> list[Case]:
     return chosen
 
 
-def recovering(outcomes: Sequence[Outcome]) -> list[Case]:
-    """Pair each point that a recovery reaches with a first death that leads there; no first death is used more than need be.
+def recovering(outcomes: Sequence[Outcome], *, choices: int = 1) -> list[list[Case]]:
+    """Pair each point that a recovery reaches with first deaths that lead there; no first death is used more than need be.
 
-    `outcomes` are those of single points: each says what the daemon after its death reached.
+    `outcomes` are those of single points: each says what the daemon after its death reached. Several choices, the best first, are for
+    deaths by a clock: where those fall in the story differs each time, and so does what is left to clear up.
     """
     ways: dict[tuple[str, str], list[Case]] = {}
     for outcome in outcomes:
@@ -272,9 +280,9 @@ def recovering(outcomes: Sequence[Outcome]) -> list[Case]:
     pairs = []
     for (database, point), firsts in sorted(ways.items(), key=lambda way: (len(way[1]), way[0])):
         # A crash at the very same point is the least of surprises.
-        first = min(firsts, key=lambda case: (case.points[0] == point, used.get(case, 0)))
-        used[first] = used.get(first, 0) + 1
-        pairs.append(Case(first.story, database, (*first.points, point)))
+        best = sorted(firsts, key=lambda case: (case.points[0] == point, used.get(case, 0)))[:choices]
+        used[best[0]] = used.get(best[0], 0) + 1
+        pairs.append([Case(first.story, database, (*first.points, point)) for first in best])
     return pairs
 
 

@@ -138,6 +138,10 @@ def test_pairs_spread_their_first_deaths() -> None:
     def outcome(point: str, *reached: str) -> Outcome:
         return Outcome(Case("nominal", "sqlite", (point,)), (), 1.0, (frozenset(reached),))
 
-    pairs = recovering([outcome("a", "a", "b"), outcome("b", "b", "c"), outcome("c", "c")])
+    pairs = recovering([outcome("a", "a", "b"), outcome("b", "b", "c"), outcome("c", "c")], choices=2)
 
-    assert [case.points for case in pairs] == [("a", "a"), ("a", "b"), ("b", "c")]
+    assert [[case.points for case in choices] for choices in pairs] == [
+        [("a", "a")],
+        [("a", "b"), ("b", "b")],
+        [("b", "c"), ("c", "c")],
+    ]

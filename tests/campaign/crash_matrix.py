@@ -40,6 +40,8 @@ from tests.acceptance.matrix import (
     recovering,
 )
 
+#: So many first deaths are tried for a point before it counts as not reached in a recovery.
+CHOICES = 3
 LOG = ROOT / "docs" / "campaigns" / "crash-matrix.txt"
 
 
@@ -89,13 +91,32 @@ def _everything(databases: list[str], server: Callable[[], postgres.PostgresServ
     began = time.monotonic()
     undisturbed = nominal_all([(story, database) for story in STORIES for database in databases], server)
     firsts = notes.run(first_runs(undisturbed), undisturbed, server)
-    seconds = notes.run(recovering(firsts), undisturbed, server)
+    seconds = _recoveries(recovering(firsts, choices=CHOICES), notes, undisturbed, server)
     lines = _report(databases, undisturbed, firsts, seconds, time.monotonic() - began)
     print(*lines[-4:], sep="\n")
     log.parent.mkdir(parents=True, exist_ok=True)
     log.write_text("\n".join(lines) + "\n")
     notes.forget()
     return int(any(outcome.problems for outcome in (*firsts, *seconds)))
+
+
+def _recoveries(
+    pairs: list[list[Case]],
+    notes: _Notes,
+    undisturbed: dict[tuple[str, str], Nominal],
+    server: Callable[[], postgres.PostgresServer],
+) -> list[Outcome]:
+    """Return one outcome for each pair: of the first choice whose second death was in the recovery, or else of the last."""
+    found: dict[int, Outcome] = {}
+    for choice in range(CHOICES):
+        left = [
+            number
+            for number, choices in enumerate(pairs)
+            if len(choices) > choice and (number not in found or found[number].was_passed_by)
+        ]
+        outcomes = notes.run([pairs[number][choice] for number in left], undisturbed, server)
+        found |= dict(zip(left, outcomes, strict=True))
+    return [found[number] for number in sorted(found)]
 
 
 def _report(

@@ -95,8 +95,8 @@ def _ingest(kills: int) -> list[list[str]]:
     return [program, [*program, "--database", "postgresql", "--client", "confluent"]]
 
 
-def _soak(minutes: int, *databases: str, every: int = 60) -> list[list[str]]:
-    program = ["tests/campaign/soak.py", "--minutes", str(minutes), "--every", str(every)]
+def _soak(minutes: int, *databases: str, every: int = 60, ahead: int = 100_000) -> list[list[str]]:
+    program = ["tests/campaign/soak.py", "--minutes", str(minutes), "--every", str(every), "--ahead", str(ahead)]
     return [
         [*program, "--database", database, "--plot", f"docs/campaigns/soak-{database}.svg"] for database in databases
     ]
@@ -215,7 +215,7 @@ CAMPAIGNS: tuple[Campaign, ...] = (
     Campaign(
         name="soak",
         commands={
-            "short": _soak(4, "sqlite", every=12),
+            "short": _soak(4, "sqlite", every=12, ahead=10_000),
             "long": _soak(60, "sqlite"),
             "hours": _soak(240, "sqlite", "postgresql"),
         },

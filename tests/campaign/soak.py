@@ -1,12 +1,15 @@
 """One daemon under mixed load for an hour, with a fault a minute: nothing is lost, every run ends, and the process does not grow.
 
-    python tests/campaign/soak.py [--minutes 60] [--every 60] [--database sqlite|postgresql] [--seed N] [--log FILE] [--plot FILE]
+    python tests/campaign/soak.py [--minutes 60] [--every 60] [--ahead 100000] [--database sqlite|postgresql] [--seed N]
+                                  [--log FILE] [--plot FILE]
 
 Half of the time anything may happen, also to the process itself: `kill -9`. A process that is new every few minutes tells nothing of
 growth, so in the other half nothing kills it: it is stopped for seconds, its database and its jobs are killed, its configuration is
 changed and broken, it is flooded. Every ten seconds its memory, descriptors, threads, children and files are measured.
 
 What counts is the last two thirds of that half, when caches and pools are full.
+SQLite keeps up to 16 MiB of pages for every connection, so a small database that grows looks like a process that does: a hundred thousand
+events are stored before it begins.
 Memory may rise there by at most `RISE` of itself, by the middle of the slopes of all pairs of samples (Theil and Sen), so that a burst does
 not decide it; the same slope is told for an hour. It is no proof of less than one per cent an hour: half an hour cannot give one.
 Descriptors, threads and children end where they began, but for `SPARE`.
@@ -209,6 +212,13 @@ class Soak:
     marks: list[tuple[float, str]] = field(default_factory=list)
     began: float = field(default_factory=time.monotonic)
 
+    def store_ahead(self, count: int) -> None:
+        """Store so many events that no policy wants, before anything is measured."""
+        for first in range(0, count, 1000):
+            events = [make_event("/ahead", f"{first + each}") | {"type": "noise"} for each in range(1000)]
+            self.installation.insist("POST", "/v1/events", events, Content_Type="application/cloudevents-batch+json")
+            self.tally.note([("api", event["source"], event["id"]) for event in events])
+
     def faults(self, *, deadly: bool) -> dict[str, Callable[[], None]]:
         """Return what may happen, by name; without the deadly ones the process lives on."""
         found = {
@@ -383,7 +393,14 @@ class Outcome:
 
 
 def play(
-    folder: Path, *, minutes: float, every: float, seed: int, database: str | None, server: PostgresServer | None
+    folder: Path,
+    *,
+    minutes: float,
+    every: float,
+    ahead: int,
+    seed: int,
+    database: str | None,
+    server: PostgresServer | None,
 ) -> Outcome:
     """Let producers send for so long, with a fault every so many seconds; measure, and compare in the end."""
     installation = Installation(folder / "installation", database)
@@ -396,6 +413,8 @@ def play(
     try:
         installation.start()
         installation.wait_ready()
+        soak.store_ahead(ahead)
+        soak.began = time.monotonic()
         producers = [kind(installation, soak.tally, seed) for kind in (Single, Batches, Alerts, Files)]
         for producer in producers:
             producer.pause = PAUSES[producer.name]
@@ -524,6 +543,7 @@ def main() -> int:
                 Path(name),
                 minutes=options.minutes,
                 every=options.every,
+                ahead=options.ahead,
                 seed=options.seed,
                 database=database,
                 server=server,
@@ -550,6 +570,7 @@ def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=60)
     parser.add_argument("--every", type=float, default=60, help="seconds between two faults")
+    parser.add_argument("--ahead", type=int, default=100_000, help="events that are stored before it begins")
     parser.add_argument("--database", choices=["sqlite", "postgresql"], default="sqlite")
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(1_000_000))
     parser.add_argument("--log", help="append one line of the outcome to this file")

@@ -217,6 +217,22 @@ def test_G03_a_launch_that_is_being_made_is_not_given_back(house: House, first: 
     assert house.world.starts == []
 
 
+def test_G03_a_launch_that_is_given_back_while_it_is_made_is_ours(house: House, first: Runtime) -> None:
+    """A daemon that follows looks and finds nothing, begins to lead and launches, and only then is it written that nothing was found."""
+    house.send()
+    house.evaluator.tick(house.now)
+    arm("plugin.launcher.local.launch.before", lambda _: Monitor(first).tick(house.now))
+    try:
+        house.dispatcher.tick(house.now)
+    finally:
+        disarm()
+    pass_time(house, 60, MINE)
+
+    assert (house.job().state, house.job().attempt) == ("RUNNING", 1)
+    assert house.path(house.job().id) == ["PENDING", "LAUNCHING", "RUNNING"]
+    assert len(house.world.starts) == 1
+
+
 def test_a_launch_that_was_given_up_for_unknown_and_was_never_made(house: House, first: Runtime) -> None:
     """The host is back and says that it never began: the attempt counts as one that failed."""
     killed_while_launching(house, "before")

@@ -16,7 +16,7 @@ from pathlib import Path
 from tests.simulation.play import theatre
 
 #: Seeds that one process plays before it reports.
-BLOCK = 250
+BLOCK = 100
 _LINE = re.compile(r"^seeds (\d+)-(\d+): (\d+) played, (\d+) failed; (.*)$")
 #: What is counted, and how the log calls it.
 WORDS: Mapping[str, str] = {
@@ -66,9 +66,9 @@ def _summed(counts: Mapping[str, int], kinds: Sequence[str]) -> Counter[str]:
     """Return the counts of one seed under the names of the log."""
     found = Counter({name: counts[name] for name in ("events", "launches", "promotions", "leaders", "commits")})
     for kind in kinds:
-        if kind in ("crash", "kill", "gone", "reboot"):
+        if kind in ("crash", "emit crash", "kill", "gone", "reboot"):
             found["crashes"] += 1
-        elif kind in ("stop", "linger"):
+        elif kind in ("stop", "emit stop", "linger"):
             found["pauses"] += 1
         elif kind.endswith("lost"):
             found["lost answers"] += 1

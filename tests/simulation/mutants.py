@@ -35,7 +35,6 @@ from controller.ports import Observation
 from controller.sources import cron
 from controller.store import Store, Transaction, schema
 from controller.store.intake import EventRows
-from controller.store.models import ModelRows
 from controller.store.outbox import OutboxRows
 from controller.store.policies import PolicyRows
 from controller.store.replicas import ReplicaRows
@@ -251,11 +250,11 @@ def _position_before_records(stack: contextlib.ExitStack) -> None:
 @mutant("Waiting events are found by a cursor over ids, although those of several replicas do not commit in order.")
 def _cursor_over_ids(stack: contextlib.ExitStack) -> None:
     pending = EventRows.pending_or_more
-    cursors: dict[int, str] = {}
+    cursors: dict[Any, str] = {}
 
     def behind(self: EventRows, limit: int) -> Any:
         found, are_more = pending(self, limit)
-        place = id(self._tx.ids)
+        place = self._tx.ids
         found = [event for event in found if event.id > cursors.get(place, "")]
         if found:
             cursors[place] = max(event.id for event in found)
@@ -456,7 +455,7 @@ def _attempts_counted_in_memory(stack: contextlib.ExitStack) -> None:
 
     def counted(job: Any, spec: Any, **settings: Any) -> Supervision:
         caller = _present[-1].caller
-        place = (id(caller), job.id)
+        place = (caller, job.id)
         counts[place] += 1
         return after_failure(replace(job, attempt=counts[place]), spec, **settings)
 
@@ -505,19 +504,6 @@ def _late_answer_is_dropped(stack: contextlib.ExitStack) -> None:
 @mutant("An older run promotes over a newer champion.")
 def _older_run_promotes(stack: contextlib.ExitStack) -> None:
     _put(stack, gatekeeper, "_newer_champion", lambda tx, run: None)
-
-
-@mutant("The champion is changed without comparing the epoch.")
-def _promotion_without_epoch(stack: contextlib.ExitStack) -> None:
-    crown, pending = ModelRows.crown, ModelRows.pending_promotion
-
-    def forced(self: ModelRows, promotion: Any, **settings: Any) -> None:
-        model = self.ensure(promotion.model)
-        crown(self, replace(promotion, epoch=model.epoch), **settings)
-
-    _put(stack, ModelRows, "crown", forced)
-    _put(stack, gatekeeper, "_newer_champion", lambda tx, run: None)
-    del pending
 
 
 @mutant("An artifact is digested when it is judged, and not again before it is promoted.")

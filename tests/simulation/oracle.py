@@ -17,7 +17,7 @@ from itertools import pairwise
 from typing import Any
 
 from controller.core import states
-from tests.simulation.process import EPOCH
+from tests.simulation.process import MIDNIGHT
 from tests.simulation.world import FarJob, Move, Press, Sending
 
 Row = Mapping[str, Any]
@@ -347,13 +347,15 @@ def each_instant_counts_once(record: Record) -> Iterable[str]:
         return
     ledger = ledgers[0]
     counted += ledger["missed"]
-    first, last = record.cron_since, _minute(ledger["last"])
-    if first is None:
+    if record.cron_since is None:
         yield "the schedule has a ledger, and nobody saw it begin"
         return
-    due = [minute for minute in range(first + 1, last + 1) if minute % record.cron_minutes == 0]
-    if len(due) != len(fired) + counted:
-        yield f"{len(due)} instants were due from minute {first} to {last}; {len(fired)} fired, {counted} were counted as left out"
+    # A leader that was held up may write where it stood over where its successor stands: then instants come again, and are known.
+    last = max([_minute(ledger["last"]), *fired])
+    due = [minute for minute in range(record.cron_since + 1, last + 1) if minute % record.cron_minutes == 0]
+    silent = [minute for minute in due if minute not in fired]
+    if counted < len(silent):
+        yield f"of the instants from minute {record.cron_since} to {last}, {silent} did not fire, and {counted} were counted as left out"
 
 
 # ---------------------------------------------------------------------------------------------------- promotions
@@ -417,7 +419,7 @@ def the_newest_promotion_stays(record: Record) -> Iterable[str]:
 
 
 def _promotions_are_carried_out(record: Record) -> Iterable[str]:
-    """A promotion that counts as applied was made at every registry; of one that failed nothing is left at any."""
+    """A promotion that counts as applied was made at every registry; of one that failed nothing is left at any, unless it says so."""
     moves: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
     for move in record.moves:
         moves[move.promotion_id][move.registry].append(move.verb)
@@ -427,7 +429,8 @@ def _promotions_are_carried_out(record: Record) -> Iterable[str]:
         if row["state"] == "APPLIED" and sum("promote" in verbs for verbs in made.values()) != steps[row["id"]]:
             yield f"promotion {row['id']} of {steps[row['id']]} steps counts as applied, and was made at {sorted(made)}"
         left = sorted(registry for registry, verbs in made.items() if verbs[-1] == "promote")
-        if row["state"] == "FAILED" and left and not record.has_strangers:
+        says_so = "could not be undone" in row["reason"]
+        if row["state"] == "FAILED" and left and not says_so and not record.has_strangers:
             yield f"promotion {row['id']} failed, and was left standing at {left}"
 
 
@@ -491,4 +494,4 @@ def _at(at: int | None) -> str:
 
 
 def _minute(text: str) -> int:
-    return int((datetime.fromisoformat(text) - EPOCH) / timedelta(minutes=1))
+    return int((datetime.fromisoformat(text) - MIDNIGHT) / timedelta(minutes=1))

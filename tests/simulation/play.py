@@ -228,7 +228,9 @@ class _Play:
             if self.stage.t >= round_at:
                 round_at = self.stage.t + _ROUND * SECOND
                 self._answer_people()
-            if self.stage.t > began + _AWAKE * SECOND:
+            if (
+                self.stage.t > began + _AWAKE * SECOND and not self._story.has_cron
+            ):  # a schedule brings something every minute
                 self.stage.suspend(until=limit)
         late = (limit - began) // SECOND
         raise Stuck(f"not at an end {late} s after the last fault: {'; '.join(self._unfinished(limit=3))}")
@@ -544,7 +546,9 @@ class _Play:
         if not reloads:
             return frozenset()
         at, process, variant = reloads[-1]
-        was_seen = max(process.stopped_until, self.stage.down_until) < at
+        # It takes a lease's time until everybody knows; and where all machines were suspended, nobody was seen.
+        was_seen = max(process.stopped_until, self.stage.down_until, self.stage.suspended_until) < at
+        was_seen = was_seen and self.stage.t - at > 40 * SECOND
         if not was_seen or not process.is_alive or process.host.process is not process or variant not in versions:
             return frozenset()
         return frozenset({versions[variant]})

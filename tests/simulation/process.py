@@ -24,7 +24,6 @@ from controller.engine.crew import Crew
 from controller.engine.lease import RENEW, TTL, Lease
 from controller.engine.lease import Process as Told
 from controller.engine.runtime import Loop, Runtime, Ticked
-from controller.errors import StoreBusy
 from controller.ports import Batch
 from controller.store import Store, Transaction
 from controller.store.store import StaleTerm
@@ -34,7 +33,9 @@ from tests.simulation.weather import chance_of
 if TYPE_CHECKING:
     from tests.simulation.stage import Stage
 
-EPOCH = datetime(2024, 1, 1, tzinfo=UTC)
+#: Schedules count minutes from here; a story begins a little before the second of them, so that one falls into it.
+MIDNIGHT = datetime(2024, 1, 1, tzinfo=UTC)
+EPOCH = MIDNIGHT + timedelta(seconds=100)
 SECOND = 1_000_000
 NEVER = 1 << 62
 #: Counting costs time and nobody here looks at the counts.
@@ -451,6 +452,3 @@ class _Answer:
         """Wait for the answer."""
         self._process.stage.wait(self._process, self._future.done)
         return self._future.result(timeout=0)
-
-
-__all__ = ["EPOCH", "NEVER", "SECOND", "Died", "Host", "Once", "Process", "SimulatedClock", "StoreBusy", "Task"]

@@ -21,7 +21,7 @@ import sqlalchemy as sa
 
 from controller import crash
 from controller.errors import ControllerError, StoreBusy
-from tests.simulation.process import EPOCH, NEVER, SECOND, Died, Host, Once, Process, Task
+from tests.simulation.process import MIDNIGHT, NEVER, SECOND, Died, Host, Once, Process, Task
 from tests.simulation.story import Story
 from tests.simulation.weather import Weather, chance_of
 from tests.simulation.world import World
@@ -104,6 +104,8 @@ class Stage:
         #: Processes in the middle of a step, the innermost last.
         self._acting: list[Process] = []
         self.down_until = 0
+        #: When all machines were last suspended.
+        self.suspended_until = 0
         self.world = World(story.seed, weather, now=lambda: self.t, later=self.later)
         self.hosts = [Host(self, number) for number in range(story.replicas)]
         #: Processes that ended; their stores are closed when nothing of them is in the middle of a step any more.
@@ -143,7 +145,7 @@ class Stage:
             if not task.is_stopped and task.name != "lease"
         ]
         agreed = self._agenda[0][0] if self._agenda else NEVER
-        self.t = min(max(self.t + 60 * SECOND, min([*dues, agreed]) - SECOND), until)
+        self.t = self.suspended_until = min(max(self.t + 60 * SECOND, min([*dues, agreed]) - SECOND), until)
 
     def _ready(self) -> tuple[list[Task | Once], int]:
         """Return what can be ticked now, and when the next is to be ticked that cannot."""
@@ -219,14 +221,14 @@ class Stage:
             return
         self.note(process, struck, point)
         self.counts[struck] += 1
-        if struck == "crash":
+        if struck in ("crash", "emit crash"):
             self.kill(process)
             raise Died
         if struck in ("commit lost", "commit answer lost"):
             raise StoreBusy("the connection broke", code="store.down")
         if len(self._acting) > _DEEPEST:
             return
-        if struck == "stop":
+        if struck in ("stop", "emit stop"):
             process.stopped_until = self.t + self.weather.span(1, 60)
             until = process.stopped_until
         else:
@@ -260,7 +262,7 @@ class Stage:
             value = connection.exec_driver_sql(statement).scalar()
         if value is not None:
             last = datetime.fromisoformat(json.loads(value)["last"])
-            self.cron_since = (last - EPOCH) // timedelta(minutes=1)
+            self.cron_since = (last - MIDNIGHT) // timedelta(minutes=1)
 
     def meet_database(self) -> None:
         """Raise `StoreBusy` while the database is away."""
@@ -330,6 +332,8 @@ def _kinds_at(point: str) -> tuple[str, ...]:
         return ("crash", "commit lost")
     if point.endswith(".after_commit"):
         return ("crash", "commit answer lost", "stop", "linger")
+    if point == "source.emit":
+        return ("crash", "emit crash", "emit stop", "linger")
     if point.startswith(_UNFENCED) and point.endswith(".before"):
         return ("crash",)
     return ("crash", "stop", "linger")

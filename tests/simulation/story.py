@@ -79,6 +79,9 @@ def tell(seed: int) -> Story:
     for _ in range(chance.choices((0, 1), (60, 40))[0]):
         plans.append(_changed(chance, plans[-1]))
     rates = _rates(chance)
+    if has_cron:  # the one place where two replicas may bring the same thing in
+        emit = chance_of("emit", seed)
+        rates |= {"emit stop": emit.choice((0.0, 0.1, 0.4)), "emit crash": emit.choice((0.0, 0.1, 0.4))}
     return Story(
         seed=seed,
         replicas=replicas,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -13,7 +14,9 @@ from typing import Any
 import pytest
 
 from controller.core.model import NewEvent
+from tests.simulation.__main__ import CAUGHT
 from tests.simulation.campaign import Block, played, totals
+from tests.simulation.mutants import MUTANTS
 from tests.simulation.oracle import Record, examine
 from tests.simulation.play import Theatre
 from tests.simulation.shrink import shrink
@@ -204,8 +207,24 @@ def test_a_strike_that_is_left_out_changes_no_other_place() -> None:
     assert [strike for strike in whole.strikes if strike.place != left_out] == fewer.strikes
 
 
+@pytest.mark.timeout(120)
 def test_a_failure_is_made_smaller(stage: Theatre) -> None:
-    """Only the strikes remain without which the invariant would hold; a seed that does not fail stays as it is."""
+    """Only the strikes remain without which the invariant would hold; they alone bring the failure back."""
+    name = "conflict-is-failure"
+    seed = json.loads(CAUGHT.read_text())[name]
+    with MUTANTS[name].planted():
+        whole = stage.play(seed)
+
+        report, without = shrink(stage, seed, lambda line: None)
+
+        again = stage.play(seed, without=without)
+    assert report.broken
+    assert len(report.strikes) < len(whole.strikes)
+    assert again.digest == report.digest
+
+
+def test_a_seed_that_does_not_fail_stays_as_it_is(stage: Theatre) -> None:
+    """There is nothing to leave out."""
     report, without = shrink(stage, 0, lambda line: None)
 
     assert not report.broken

@@ -23,6 +23,8 @@ from watchdog.observers.api import BaseObserver
 
 #: Hints that may be waiting to be looked at; more are replaced by a scan.
 _HINT_LIMIT = 20_000
+#: watchdog remembers the first half of every rename for ever, some four hundred bytes; after so many of them we listen anew.
+MOST_RENAMES = 10_000
 
 
 @dataclass(slots=True)
@@ -46,13 +48,15 @@ class Watcher(FileSystemEventHandler):
         self._hints = Hints(files={})
         self._observer: BaseObserver | None = None
         self._watched: tuple[int, int] | None = None
+        #: Renames heard of since we listen.
+        self._renames = 0
 
     def watch(self, root: str, status: os.stat_result, *, recursive: bool) -> None:
         """Listen to this folder; it is another one when it was made anew. Raises OSError when the
         system has no room.
         """
         identity = (status.st_dev, status.st_ino)
-        if self._observer is not None and self._watched == identity and self._listens():
+        if self._watched == identity and self._listens() and self._renames < MOST_RENAMES:
             return
         self.close()
         observer = _observer()
@@ -74,7 +78,7 @@ class Watcher(FileSystemEventHandler):
             observer.stop()
             observer.join()
             raise
-        self._observer, self._watched = observer, identity
+        self._observer, self._watched, self._renames = observer, identity, 0
 
     @property
     def listening(self) -> bool:
@@ -92,6 +96,7 @@ class Watcher(FileSystemEventHandler):
         """Note what happened (called by watchdog)."""
         path = os.fsdecode(event.dest_path if isinstance(event, FileMovedEvent) else event.src_path)
         with self._changed:
+            self._renames += isinstance(event, FileMovedEvent)
             files = self._hints.files
             if event.is_directory or (len(files) >= _HINT_LIMIT and path not in files):
                 self._hints.scan = True

@@ -77,12 +77,17 @@ def stories(draw: st.DrawFn) -> tuple[str, dict[str, Any]]:
 @settings(max_examples=400)
 @given(stories())
 def test_the_shortcut_says_what_cel_says(story: tuple[str, dict[str, Any]]) -> None:
-    """Whatever is compared with whatever it finds: the same answer, or an error where CEL has one."""
+    """Whatever is compared with whatever it finds: the same answer, or an error where CEL has one.
+
+    But what CEL cannot be given at all, a number beyond a double, is no error behind a term that is false: in CEL false && error is false.
+    """
     source, values = story
     quick = Expression.load(source, variables=VARIABLES)
     slow = replace(quick, _comparisons=None)
 
-    assert evaluated(quick, values) == evaluated(slow, values)
+    answer, other = evaluated(quick, values), evaluated(slow, values)
+
+    assert answer == other or (answer is False and "too large to convert" in str(other))
 
 
 @pytest.mark.parametrize("sign", SIGNS)

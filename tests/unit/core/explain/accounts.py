@@ -51,6 +51,7 @@ def event_shape(event: Event, decisions: list[Any], **fields: Any) -> Any:
         "subject": event.subject,
         "time": text(event.time),
         "received_at": text(event.received_at),
+        "pruned_at": None,
         "state": "PROCESSED",
         "decided_at": text(event.received_at),
         "decided_seq": 1,
