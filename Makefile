@@ -42,8 +42,8 @@ format: $(STAMP)  ## format the code and apply the safe fixes
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-test: $(STAMP)  ## all kinds of tests, short campaigns (at most 25 minutes)
-	timeout --kill-after=30 1500 $(BIN)/pytest $(PYTEST_ARGS)
+test: $(STAMP)  ## all kinds of tests, short campaigns (about 25 minutes on two idle cores)
+	timeout --kill-after=30 2700 $(BIN)/pytest $(PYTEST_ARGS)
 
 demo: $(STAMP)  ## the flights demo, from an empty state
 	rm -rf $(DEMO_STATE)

@@ -7,6 +7,7 @@ on either: constraints of the database and the names of attempts keep even two l
 
 Who does not lead looks every second whether the lease is free. It waits for what its own loops may still be doing of a former term,
 so that nothing begun under one term is ever written under another.
+A daemon that was killed and starts again waits for nothing: what its state directory held is its own, because a lock keeps others from it.
 Where only one daemon can run (SQLite), the lease is taken once and does not end.
 """
 
@@ -66,6 +67,8 @@ class Lease:
         self._me = me
         self._term: int | None = None
         self._has_retired = False
+        #: Whether a former process of our state directory has been dealt with.
+        self._has_succeeded = False
         #: Why a write of ours was refused, until the loop has dealt with it.
         self._lost: str | None = None
         #: Monotonic seconds from which the lease counts: before the last renewal was asked for.
@@ -205,6 +208,8 @@ class Lease:
         wait = LOOK + timedelta(seconds=self._runtime.random.random() * _SPREAD_SECONDS)
         with self._runtime.store.transaction("seek", fenced=False, reserved=True) as tx:
             now = tx.database_now()
+            if not self._has_succeeded:
+                self._succeed(tx)
             is_due = self._shown is None or began - self._shown >= RENEW.total_seconds()
             me = self._show(tx, now) if is_due else self._me
             holding = tx.replicas.holding()
@@ -216,6 +221,7 @@ class Lease:
             may_take = is_over and newer is None and self._process.is_free() and self._process.is_well()
             term = tx.replicas.take(me, ttl=self._ttl or TTL, now=now) if may_take else None
             self._has_company = self._has_company or not is_over
+        self._has_succeeded = True
         self.holder = "" if holding is None or is_over else f"pid {holding.pid} on {holding.host}"
         self._newer = newer
         self._complain_of(newer)
@@ -223,6 +229,15 @@ class Lease:
             return wait
         self._begin(term, began)
         return RENEW
+
+    def _succeed(self, tx: Transaction) -> None:
+        """Give back what a former process of our state directory still holds: it is dead, or we would not have its lock."""
+        me, holding = self._me, tx.replicas.holding()
+        if holding is not None and holding.owner == me.owner and holding.replica not in (None, me.id):
+            tx.replicas.give_back(holding.replica, holding.term)
+        for other in tx.replicas.all():
+            if other.owner == me.owner and other.id != me.id:
+                tx.replicas.leave(other.id)
 
     def _begin(self, term: int, began: float) -> None:
         runtime = self._runtime

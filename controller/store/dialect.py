@@ -269,7 +269,7 @@ def _sqlite_engine(url: sa.URL, *, readonly: bool) -> sa.Engine:
             connection.execute(f"PRAGMA journal_size_limit={MOST_LOG}")
             connection.execute("PRAGMA foreign_keys=ON")
         connection.execute("PRAGMA busy_timeout=5000")
-        connection.execute("PRAGMA cache_size=-16000")
+        connection.execute("PRAGMA cache_size=-4000")
         return connection
 
     engine = sa.create_engine(

@@ -19,7 +19,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import psycopg
 import sqlalchemy as sa
 import yaml
 
@@ -70,8 +69,6 @@ class Installation:
         self.patience = PATIENCE
         #: Seconds that a story leaves the daemon in peace before it ends it, so that clocks come round; None: not at all.
         self.lingers: float | None = None
-        #: On PostgreSQL: that the lease of a daemon that died by a crash point is over at once, as if its time had passed.
-        self.ends_leases = False
         self._environment: dict[str, str] = {}
         self._refusals = 0
         self._reader: Store | None = None
@@ -116,8 +113,6 @@ class Installation:
         if process.returncode == -signal.SIGKILL and "RETRAIN_CRASH" in self._environment:
             self.deaths.append(self._environment["RETRAIN_CRASH"])
             self._mark(f"! {self.deaths[-1]}")
-            if self.ends_leases:
-                self._end_lease()
             successor = self.successors.pop(0) if self.successors else {}
         elif process.returncode == _HELD and self._refusals < 50:
             self._refusals += 1
@@ -144,11 +139,6 @@ class Installation:
         if self.trace is not None:
             with self.trace.open("a") as trace:
                 trace.write(f"{line}\n")
-
-    def _end_lease(self) -> None:
-        missing = (psycopg.errors.UndefinedTable, psycopg.errors.UndefinedColumn)
-        with psycopg.connect(self.database, autocommit=True) as connection, contextlib.suppress(*missing):
-            connection.execute("UPDATE leader SET expires_at = 0")  # microseconds since 1970
 
     def kill(self) -> None:
         """End the daemon as `kill -9` does."""

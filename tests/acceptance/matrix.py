@@ -143,27 +143,21 @@ def _read(lines: Sequence[str], end: dict[str, Any]) -> Nominal:
     return Nominal(tuple(last), end, last, frozenset(last) - before_the_end)
 
 
-def crash(case: Case, undisturbed: Nominal, server: Server, *, patiently: bool = False) -> Outcome:
-    """Play a story on a fresh installation, with one daemon after the other killed where the case says.
-
-    On PostgreSQL the next daemon has to wait for the end of a dead one's lease; without patience that is over at once.
-    """
+def crash(case: Case, undisturbed: Nominal, server: Server) -> Outcome:
+    """Play a story on a fresh installation, with one daemon after the other killed where the case says."""
     began = time.monotonic()
     recoveries: tuple[frozenset[str], ...] = ()
     try:
-        wrong, recoveries = _crash(case, undisturbed, server, patiently=patiently)
+        wrong, recoveries = _crash(case, undisturbed, server)
     except Exception as error:  # noqa: BLE001 - one case that goes wrong is a line of the report
         wrong = [f"{type(error).__name__}: {error}"]
     return Outcome(case, tuple(wrong), time.monotonic() - began, recoveries)
 
 
-def _crash(
-    case: Case, undisturbed: Nominal, server: Server, *, patiently: bool
-) -> tuple[list[str], tuple[frozenset[str], ...]]:
+def _crash(case: Case, undisturbed: Nominal, server: Server) -> tuple[list[str], tuple[frozenset[str], ...]]:
     first, *others = case.points
     with _installed(case.story, case.database, server) as there:
         there.successors = [{"RETRAIN_CRASH": point} for point in others]
-        there.ends_leases = case.database == "postgresql" and not patiently
         there.patience *= len(case.points)  # all of them may die while one thing is waited for
         there.lingers = None if undisturbed.of_the_end & set(case.points) else LONGEST_LINGER
         there.start(RETRAIN_CRASH=first)
@@ -206,16 +200,15 @@ def crash_all(
     undisturbed: Mapping[tuple[str, str], Nominal],
     server: Server,
     *,
-    patiently: bool = False,
     said: Callable[[Outcome], None] = lambda outcome: None,
 ) -> list[Outcome]:
     """Try many cases, several at a time."""
 
     def one(case: Case) -> Outcome:
-        return crash(case, undisturbed[case.story, case.database], server, patiently=patiently)
+        return crash(case, undisturbed[case.story, case.database], server)
 
     outcomes = []
-    with ThreadPoolExecutor(2 * PARALLEL if patiently else PARALLEL) as pool:
+    with ThreadPoolExecutor(PARALLEL) as pool:
         for outcome in pool.map(one, cases):
             said(outcome)
             outcomes.append(outcome)

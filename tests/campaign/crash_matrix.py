@@ -77,7 +77,7 @@ def _again(options: argparse.Namespace, databases: list[str], server: Callable[[
     points = tuple(options.points.split(","))
     undisturbed = nominal_all([(options.story, database) for database in databases], server)
     cases = [Case(options.story, database, points) for database in databases]
-    outcomes = crash_all(cases, undisturbed, server, patiently=True)
+    outcomes = crash_all(cases, undisturbed, server)
     for outcome in outcomes:
         print(outcome)
     return int(any(outcome.problems for outcome in outcomes))
@@ -163,7 +163,7 @@ class _Notes:
     ) -> list[Outcome]:
         """Return the outcome of each case; those that are noted as well are not tried again."""
         wanted = [case for case in cases if case not in self._done]
-        crash_all(wanted, undisturbed, server, patiently=True, said=self._note)
+        crash_all(wanted, undisturbed, server, said=self._note)
         return [self._done[case] for case in cases]
 
     def forget(self) -> None:

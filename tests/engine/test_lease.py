@@ -71,9 +71,10 @@ class Table:
         path.write_text(CONFIG % type)
         return load_config(path)
 
-    def sit(self, config: Config | None = None, *, ttl: timedelta | None = TTL) -> Seat:
+    def sit(self, config: Config | None = None, *, ttl: timedelta | None = TTL, owner: int | None = None) -> Seat:
         config = config or self.config()
         number = len(self.seats) + 1
+        owner = owner or number
         clock, random = ManualClock(), SeededRandom(number)
         ids = Ids(clock, random)
         url = f"sqlite:///{self.folder / 'retrain.db'}"
@@ -86,7 +87,7 @@ class Table:
             ids=ids,
             log=RecordingLog(),
             metrics=Metrics(),
-            owner=f"owner-{number}",
+            owner=f"owner-{owner}",
         )
         seats = self.seats
         process = Process(
@@ -95,7 +96,7 @@ class Table:
             report=lambda: {"ready": True},
             changed=lambda: seats[number - 1].changes.append(seats[number - 1].lease.leads),
         )
-        lease = Lease(runtime, make_replica(id=f"rep-{number}", owner=f"owner-{number}"), process, ttl=ttl)
+        lease = Lease(runtime, make_replica(id=f"rep-{number}", owner=f"owner-{owner}"), process, ttl=ttl)
         runtime.lease = lease
         self.seats.append(Seat(lease, runtime, clock))
         return self.seats[-1]
@@ -150,6 +151,19 @@ def test_G07_another_leads_when_the_leader_is_silent_for_the_length_of_its_lease
     assert before == [1]
     assert two.lease.leads
     assert term_of(two) == term_of(one) + 1
+
+
+def test_G07_a_daemon_that_was_killed_leads_again_at_once(table: Table) -> None:
+    """Nobody else has the lock of its state directory, so what that held is given back; and its former configuration rivals nobody."""
+    table.sit(table.config("other")).tick()
+    table.wait(1)
+    again = table.sit(table.config("drift"), owner=1)
+    again.tick()
+
+    assert again.lease.leads
+    assert term_of(again) == 2
+    with again.runtime.store.reading() as tx:
+        assert [replica.id for replica in tx.replicas.all()] == ["rep-2"]
 
 
 def test_G03_no_call_is_made_in_the_last_seconds_of_a_lease(table: Table) -> None:
