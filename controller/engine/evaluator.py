@@ -6,6 +6,7 @@ with them. An event that cannot be decided for a reason of its own becomes a dea
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -44,14 +45,20 @@ class Evaluator:
 
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
+        #: A batch is decided, or another configuration put in force: never both at once, for then the former would decide under the latter.
+        self._deciding = threading.RLock()
         self._is_busy = False
         #: Whether the configuration was put in force since this loop began: whoever begins to lead does that first.
         self._is_in_force = False
 
     def tick(self, now: datetime) -> Ticked:
         """Decide on a batch of waiting events and due timers."""
-        if not self._is_in_force:
-            self.activate(actor="retraind")
+        with self._deciding:
+            if not self._is_in_force:
+                self.activate(actor="retraind")
+            return self._decide()
+
+    def _decide(self) -> Ticked:
         try:
             ahead = self._look_ahead() if self._is_busy else None
             worked, next_at, again = self._batch(events=BATCH, timers=BATCH, ahead=ahead)
@@ -175,14 +182,17 @@ class Evaluator:
         """
         config = config or self._runtime.config
         policies = [policy for model in config.models.values() for policy in model.policies.values()]
-        with self._runtime.store.transaction("activate") as tx:
-            tx.people.activate(version=config.version, body=config.normal_form, actor=actor, policies=policies)
-            for name in config.models:
-                tx.models.ensure(name)
-            settle_states(tx, config)
-        if config is not self._runtime.config:
-            self._runtime.use(config)
-        self._is_in_force = True
+        with self._deciding:
+            # Until it is known to be done it may be done or not, as when the answer to the commit is lost: then ours is put in force again.
+            self._is_in_force = False
+            with self._runtime.store.transaction("activate") as tx:
+                tx.people.activate(version=config.version, body=config.normal_form, actor=actor, policies=policies)
+                for name in config.models:
+                    tx.models.ensure(name)
+                settle_states(tx, config)
+            if config is not self._runtime.config:
+                self._runtime.use(config)
+            self._is_in_force = True
         self._runtime.bells.ring(self.name)
 
 

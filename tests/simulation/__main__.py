@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 
 from tests.simulation import campaign
@@ -15,6 +17,8 @@ from tests.simulation.shrink import shrink
 CAUGHT = Path(__file__).with_name("caught.json")
 #: A mutant that no seed below this catches is not caught.
 WITHIN = 2000
+#: So many seeds are kept of each: a change of the code may let one of them tell another story.
+KEPT = 3
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -52,25 +56,30 @@ def _campaign(count: int, *, jobs: int, log: Path | None, since: int) -> int:
 
 
 def _catch(names: list[str]) -> int:
-    """Look for the first seed that catches each mutant, and passes without it; keep it."""
-    caught = json.loads(CAUGHT.read_text()) if CAUGHT.exists() else {}
+    """Look for the first seeds that catch each mutant, and pass without it; keep them."""
+    caught = read_caught()
     with theatre() as stage:
         for name in names:
-            seed = _first_that_catches(stage, name)
-            print(f"{name}: {'not caught' if seed is None else f'seed {seed}'}", flush=True)  # noqa: T201
-            if seed is not None:
-                caught[name] = seed
-                CAUGHT.write_text(json.dumps(caught, indent=2, sort_keys=True) + "\n")
-    return int(any(name not in caught for name in names))
+            caught[name] = list(islice(_seeds_that_catch(stage, name), KEPT))
+            print(f"{name}: {caught[name] or 'not caught'}", flush=True)  # noqa: T201
+            CAUGHT.write_text(json.dumps(caught, indent=2, sort_keys=True) + "\n")
+    return int(any(not caught.get(name) for name in names))
 
 
-def _first_that_catches(stage: Theatre, name: str) -> int | None:
-    for seed in range(WITHIN):
+def _seeds_that_catch(stage: Theatre, name: str) -> Iterator[int]:
+    """Give the seeds that catch a mutant; first those that did when they were looked for last."""
+    known = read_caught().get(name, [])
+    for seed in (*known, *(seed for seed in range(WITHIN) if seed not in known)):
         with MUTANTS[name].planted():
             found = stage.play(seed)
         if found.broken and not stage.play(seed).broken:
-            return seed
-    return None
+            yield seed
+
+
+def read_caught() -> dict[str, list[int]]:
+    """Return the seeds that catch each mutant."""
+    caught: dict[str, list[int]] = json.loads(CAUGHT.read_text()) if CAUGHT.exists() else {}
+    return caught
 
 
 def _parse(arguments: list[str] | None) -> argparse.Namespace:

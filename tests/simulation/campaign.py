@@ -16,7 +16,7 @@ from pathlib import Path
 from tests.simulation.play import theatre
 
 #: Seeds that one process plays before it reports.
-BLOCK = 500
+BLOCK = 250
 _LINE = re.compile(r"^seeds (\d+)-(\d+): (\d+) played, (\d+) failed; (.*)$")
 #: What is counted, and how the log calls it.
 WORDS: Mapping[str, str] = {

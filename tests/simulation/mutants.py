@@ -1,7 +1,7 @@
 """Real bugs of the peers, planted into the real code, to see that the oracle catches each.
 
 A simulator that finds nothing proves nothing until it is known what it would find. Each mutant patches one place while it is planted; the
-oracle knows none of them. `caught.json` names for each the first seed that catches it; `python -m tests.simulation --mutants` looks again.
+oracle knows none of them. `caught.json` names seeds that catch each; `python -m tests.simulation --mutants` looks for them again.
 """
 
 from __future__ import annotations

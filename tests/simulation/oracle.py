@@ -412,10 +412,17 @@ def the_newest_promotion_stays(record: Record) -> Iterable[str]:
     yield from _promotions_are_carried_out(record)
     if record.has_strangers:
         return
+    last = {(move.registry, move.model): promotions[move.promotion_id] for move in record.moves}
+    excused = {name for name, row in last.items() if _could_not_be_undone(row)}
     for model in record.tables["model"]:
         for (registry, served), serving in record.serves.items():
-            if served == model["name"] and serving != model["champion_id"]:
+            if served == model["name"] and serving != model["champion_id"] and (registry, served) not in excused:
                 yield f"registry {registry} serves {serving}, and the champion of {served} is {model['champion_id']}"
+
+
+def _could_not_be_undone(promotion: Row) -> bool:
+    """Say whether a promotion that failed says that a registry would not go back."""
+    return promotion["state"] == "FAILED" and "could not be undone" in promotion["reason"]
 
 
 def _promotions_are_carried_out(record: Record) -> Iterable[str]:
@@ -429,8 +436,7 @@ def _promotions_are_carried_out(record: Record) -> Iterable[str]:
         if row["state"] == "APPLIED" and sum("promote" in verbs for verbs in made.values()) != steps[row["id"]]:
             yield f"promotion {row['id']} of {steps[row['id']]} steps counts as applied, and was made at {sorted(made)}"
         left = sorted(registry for registry, verbs in made.items() if verbs[-1] == "promote")
-        says_so = "could not be undone" in row["reason"]
-        if row["state"] == "FAILED" and left and not says_so and not record.has_strangers:
+        if row["state"] == "FAILED" and left and not _could_not_be_undone(row) and not record.has_strangers:
             yield f"promotion {row['id']} failed, and was left standing at {left}"
 
 

@@ -400,7 +400,7 @@ class _Play:
         host.write(happening.body["variant"])
         process = host.process
         if process is not None:
-            process.once.append(Once(process, lambda: self._reload(process), blocked_by="ticker"))
+            process.once.append(Once(process, lambda: self._reload(process), blocked_by=("ticker", "evaluator")))
 
     def _reload(self, process: Process) -> None:
         if process.is_reloading:
@@ -547,8 +547,9 @@ class _Play:
             return frozenset()
         at, process, variant = reloads[-1]
         # It takes a lease's time until everybody knows; and where all machines were suspended, nobody was seen.
-        was_seen = max(process.stopped_until, self.stage.down_until, self.stage.suspended_until) < at
-        was_seen = was_seen and self.stage.t - at > 40 * SECOND
+        stage = self.stage
+        was_seen = max(process.stopped_until, stage.down_until, stage.suspended_until, stage.begun_at) < at
+        was_seen = was_seen and stage.t - at > 40 * SECOND
         if not was_seen or not process.is_alive or process.host.process is not process or variant not in versions:
             return frozenset()
         return frozenset({versions[variant]})

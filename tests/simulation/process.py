@@ -7,7 +7,7 @@ Each loop is ticked by the daemon's own `LoopThread`, whose thread is never star
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -279,17 +279,16 @@ class Once:
 
     name = "once"
 
-    def __init__(self, process: Process, call: Callable[[], None], *, after: int = 0, blocked_by: str = "") -> None:
+    def __init__(self, process: Process, call: Callable[[], None], *, blocked_by: Sequence[str] = ()) -> None:
         self.process = process
         self._call = call
-        self._after = after
         self._blocked_by = blocked_by
         self.is_busy = self.is_stopped = False
 
     def ready_at(self, stage: Stage) -> int:
         """Return when it is to be done: not while a loop is busy that it would wait for."""
         del stage
-        return NEVER if self.process.is_busy_with(self._blocked_by) else self._after
+        return NEVER if any(map(self.process.is_busy_with, self._blocked_by)) else 0
 
     def tick(self) -> None:
         """Do it."""
@@ -422,7 +421,7 @@ class Process:
             task.is_stopped = True
         self._former = [task for task in (*self._former, *self._term_tasks) if task.is_busy]
         self._term_tasks = [Task(self, loop) for loop in self.crew.new_loops()]
-        self.once.append(Once(self, lambda: self.crew.sources.use(self.runtime.config), blocked_by="ticker"))
+        self.once.append(Once(self, lambda: self.crew.sources.use(self.runtime.config), blocked_by=("ticker",)))
 
     def _say_configured(self) -> None:
         self.lease.configured(anew=True)

@@ -104,6 +104,8 @@ class Stage:
         #: Processes in the middle of a step, the innermost last.
         self._acting: list[Process] = []
         self.down_until = 0
+        #: When a process last began: a configuration that nobody ever activated counts from when it is loaded.
+        self.begun_at = 0
         #: When all machines were last suspended.
         self.suspended_until = 0
         self.world = World(story.seed, weather, now=lambda: self.t, later=self.later)
@@ -166,6 +168,8 @@ class Stage:
                     next_at = min(next_at, at)
                 elif task.name == "ticker" and process.is_busy_with("inbox"):
                     continue  # it would wait for the inbox, which waits for us to come back
+                elif task.name == "evaluator" and process.is_reloading:
+                    continue  # it would wait for the lock that the reload holds
                 else:
                     ready.append(task)
         return ready, next_at
@@ -273,6 +277,7 @@ class Stage:
 
     def begin(self, process: Process) -> None:
         """Begin a process."""
+        self.begun_at = self.t
         self.note(process, "begins", {})
         with self.acting(process):
             try:

@@ -2,33 +2,33 @@
 
 from __future__ import annotations
 
-import json
-
 import pytest
 
-from tests.simulation.__main__ import CAUGHT, WITHIN
+from tests.simulation.__main__ import WITHIN, read_caught
 from tests.simulation.mutants import MUTANTS
 from tests.simulation.play import Theatre
 
-_SEEDS: dict[str, int] = json.loads(CAUGHT.read_text())
+_SEEDS = read_caught()
 
 
-def test_every_mutant_has_a_seed() -> None:
-    """Each of at least 25 is caught by a seed that is not far away."""
+def test_every_mutant_has_seeds() -> None:
+    """Each of at least 25 is caught by seeds that are not far away."""
     assert len(MUTANTS) >= 25
     assert set(_SEEDS) == set(MUTANTS)
-    assert max(_SEEDS.values()) < WITHIN
+    assert all(seeds and max(seeds) < WITHIN for seeds in _SEEDS.values())
 
 
-@pytest.mark.timeout(120)
-@pytest.mark.parametrize("name", sorted(_SEEDS))
-def test_a_mutant_is_caught(stage: Theatre, name: str) -> None:
-    """An invariant breaks while it is planted, and holds when the same story is played without it."""
-    seed = _SEEDS[name]
-
+def _catches(stage: Theatre, name: str, seed: int) -> bool:
+    """Say whether an invariant breaks while a mutant is planted, and holds when the same story is played without it."""
     with MUTANTS[name].planted():
         planted = stage.play(seed)
-    clean = stage.play(seed)
+    return bool(planted.broken) and not stage.play(seed).broken
 
-    assert planted.broken, f"{MUTANTS[name].sentence} was not noticed"
-    assert not clean.broken, clean.text()
+
+@pytest.mark.timeout(180)
+@pytest.mark.parametrize("name", sorted(_SEEDS))
+def test_a_mutant_is_caught(stage: Theatre, name: str) -> None:
+    """By one of its seeds: a change of the code may let one of them tell another story, but not all."""
+    assert any(_catches(stage, name, seed) for seed in _SEEDS[name]), (
+        f"{MUTANTS[name].sentence} was not noticed; look again: .venv/bin/python -m tests.simulation --mutants {name}"
+    )
