@@ -312,7 +312,7 @@ def _postgresql_engine(
         "statement_timeout": "3s" if reserved else "10s",
         "lock_timeout": "2s" if reserved else "3s",
         # A leader that was stopped in the middle of a transaction keeps its successor waiting for no longer than this.
-        "idle_in_transaction_session_timeout": "10s",
+        "idle_in_transaction_session_timeout": "15s",
         "timezone": "UTC",
     }
     if readonly:

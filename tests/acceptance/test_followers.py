@@ -285,11 +285,11 @@ def test_G03_a_leader_that_ends_hands_over_at_once(pair: Pair) -> None:
     assert leader.process is not None
     began = time.monotonic()
     leader.process.send_signal(signal.SIGTERM)
-    pair.wait(lambda: says(follower).get("leads"), what="the other to lead")
+    follower.wait(lambda: says(follower).get("leads"), what="the other to lead")
     seconds = time.monotonic() - began
     code = leader.process.wait(20)
     ask(follower, "POST", "/v1/models/churn/retrain", {"reason": "a test"})
-    pair.run(1, "AWAITING_APPROVAL")
+    follower.wait_run(1, "AWAITING_APPROVAL")
 
     assert seconds <= 2.0, seconds
     assert code == 0

@@ -19,6 +19,7 @@ ROUTES = [
     ("POST", "/v1/events"), ("OPTIONS", "/v1/events"), ("GET", "/v1/why/x"), ("POST", "/v1/reload"), ("GET", "/v1/tokens"),
     ("POST", "/v1/tokens"), ("DELETE", "/v1/tokens/x"), ("GET", "/metrics"), ("GET", "/v1/openapi.json"), ("GET", "/"),
     ("GET", "/hooks/x"), ("GET", "/v1/policies"),
+    ("GET", "/v1/audit"), ("GET", "/v1/audit/export"), ("GET", "/v1/audit/head"),
 ]  # fmt: skip
 
 
