@@ -1,6 +1,5 @@
 """`retraind`: the composition root. Builds everything, gives the loops threads, and ends in order.
 
-The loops have no threads of their own; here each gets one, a bell that wakes it, and a sweep that wakes it when every bell failed.
 Health is the minimum over all of them: a loop that does not come back is a dead daemon, whatever else still beats.
 """
 
@@ -14,7 +13,7 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -29,172 +28,22 @@ from controller.engine.crew import Crew
 from controller.engine.health import BLOCKED_AFTER, Echo, Health, Part, notify_systemd
 from controller.engine.lease import TTL, Lease, Process
 from controller.engine.logs import Logs
+from controller.engine.loop_thread import QUIET_SWITCH, SWEEP, UNHEARD_SWEEP, LoopThread
 from controller.engine.outbox import SendThreads
 from controller.engine.runtime import Loop, Runtime
 from controller.engine.sources import SourceThread
 from controller.engine.ticker import PollThreads
 from controller.engine.wakes import Wakes
 from controller.errors import ConfigError, ControllerError, StoreBusy, StoreError
-from controller.retry import backoff, store_backoff, when_store_answers
+from controller.retry import when_store_answers
 from controller.store import Store, place
 from controller.store.dialect import parse_url
 from controller.store.lock import InstallationLock
-from controller.store.store import StaleTerm
 from controller.store.wake import Wire
 from controller.telemetry import Metrics, Sink, configure_logs, logger
 
-#: Each loop looks at its rows this often even when nothing rings: the safety net under the bells.
-SWEEP = timedelta(seconds=10)
-#: … and so often when other daemons run on the same database and cannot wake it.
-UNHEARD_SWEEP = timedelta(seconds=1)
-#: A step during which the database goes on answering may take so long; then it counts as blocked all the same.
-LONGEST_TICK = timedelta(minutes=30)
-#: A step that was in the way of others is taken again so often before anybody hears of it.
-CONTENDED = 5
-#: A loop that has not finished a step for a minute is blocked (`engine/health.py`).
-#: But these wait for other people's programs, and read and remove artifacts of any size: a step of theirs may take longer.
-PATIENT_LOOPS = {"gatekeeper": timedelta(minutes=30), "janitor": timedelta(minutes=30), "outbox": timedelta(minutes=5)}
-#: Seconds after which Python's threads take turns. When little happens, a loop that works towards a start must not wait 5 ms, Python's own
-#: interval, for one that only tidies up; when so many events come that a tick decides on a crowd, every turn costs all of them.
-QUIET_SWITCH, CROWDED_SWITCH, CROWD = 0.0005, 0.005, 8
-#: Seconds between two beginnings of a tick that was rung for; an occasion that comes alone does not wait.
-SHORTEST_PERIODS = {"evaluator": 0.01}
 #: Exit codes, as in sysexits.h.
 EX_CONFIG, EX_UNAVAILABLE, EX_SOFTWARE = 78, 69, 70
-
-
-class LoopThread:
-    """One loop, running."""
-
-    def __init__(
-        self,
-        loop: Loop,
-        runtime: Runtime,
-        *,
-        fatal: Callable[[str], None],
-        stale: Callable[[str], None],
-        sweep: Callable[[], timedelta] = lambda: SWEEP,
-        lasts: bool = True,
-    ) -> None:
-        """`fatal` hears that the loop died, `stale` that another daemon leads; one that does not last ends then."""
-        self.name = loop.name
-        self._sweep = sweep
-        self._lasts = lasts
-        self._loop = loop
-        self._runtime = runtime
-        self._fatal = fatal
-        self._stale = stale
-        self._bell = threading.Event()
-        self._stopping = False
-        self._ended = threading.Event()
-        self._failures = 0
-        #: Monotonic seconds at which the last tick ended.
-        self._beat_at = runtime.clock.monotonic()
-        self._thread = threading.Thread(target=self._run, name=loop.name, daemon=True)
-        runtime.bells.hang(loop.name, self._bell.set)
-
-    def start(self) -> None:
-        self._thread.start()
-
-    def stop(self) -> None:
-        """Ask it to end after the present tick."""
-        self._runtime.bells.take_down(self.name, self._bell.set)
-        self._stopping = True
-        self._ended.set()
-        self._bell.set()
-
-    def join(self, timeout: float) -> bool:
-        """Wait for its end; return whether it came."""
-        self._thread.join(timeout)
-        return not self._thread.is_alive()
-
-    @property
-    def has_ended(self) -> bool:
-        """Whether it does nothing any more; one that never started has not ended."""
-        return self._thread.ident is not None and not self._thread.is_alive()
-
-    def part(self) -> Part:
-        """Return it as health sees it."""
-        now = self._runtime.clock.monotonic()
-        patience = PATIENT_LOOPS.get(self.name)
-        age = now - self._beat_at
-        if age <= LONGEST_TICK.total_seconds():  # a step that still gets answers goes on, but not for ever
-            age = now - max(self._beat_at, self._runtime.store.answered_at.get(self._thread.ident or 0, 0.0))
-        return Part(
-            name=self.name,
-            age=age,
-            patience=BLOCKED_AFTER if patience is None else patience.total_seconds(),
-            has_ended=self.has_ended and not self._stopping,
-        )
-
-    def _run(self) -> None:
-        try:
-            while not self._stopping:
-                self._bell.clear()
-                began = self._runtime.clock.monotonic()
-                wait = self._tick()
-                self._beat_at = self._runtime.clock.monotonic()
-                if wait > 0 and not self._stopping:
-                    self._bell.wait(wait)
-                    self._rest(began)
-        except BaseException as error:  # a thread that ends silently is the classic dead daemon
-            self._runtime.log.error("loop.died", loop=self.name, error=repr(error), exc_info=True)
-            self._fatal(f"loop {self.name} died: {error!r}")
-
-    def _rest(self, began: float) -> None:
-        """Let more come together when the last tick began only just now: under load, a few large ticks cost less than many small ones."""
-        left = SHORTEST_PERIODS.get(self.name, 0.0) - (self._runtime.clock.monotonic() - began)
-        if left > 0 and not self._stopping:
-            self._ended.wait(left)
-
-    def _tick(self) -> float:
-        """Run one tick and return how many seconds to wait for the next."""
-        runtime = self._runtime
-        began = runtime.clock.monotonic()
-        try:
-            ticked = self._loop.tick(runtime.clock.now())
-        except StaleTerm as error:
-            self._stale(f"loop {self.name}: {error.message}")
-            self._stopping = not self._lasts
-            return self._after_failure()
-        except StoreBusy as error:
-            if error.code == "store.contended" and self._failures < CONTENDED:
-                runtime.log.info("store.contended", loop=self.name, error=error.message)
-                return self._soon()
-            runtime.complaints.set("store", self.name, error.message, code=error.code)
-            runtime.log.warning("store.busy", loop=self.name, code=error.code, error=error.message)
-            return self._after_failure()
-        except Exception as error:  # the edge of a loop: logged, counted, shown, and tried again
-            runtime.complaints.set(self.name, "tick", f"tick failed: {error!r}", code="loop.failing")
-            runtime.log.error("loop.tick_failed", loop=self.name, error=repr(error), exc_info=True)
-            return self._after_failure()
-        finally:
-            runtime.metrics.ticks.labels(self.name).observe(runtime.clock.monotonic() - began)
-        if self._failures:
-            self._failures = 0
-            runtime.complaints.set(self.name, "tick", None)
-            if runtime.complaints.set("store", self.name, None):
-                runtime.bells.ring(
-                    *runtime.complaints.of("store")
-                )  # the store is back, also for the others that wait for it
-        if self.name == "evaluator":
-            sys.setswitchinterval(QUIET_SWITCH if ticked.worked < CROWD else CROWDED_SWITCH)
-        if ticked.again:
-            return 0.0
-        wait = self._sweep()
-        if ticked.next_at is not None:
-            wait = min(wait, max(ticked.next_at - runtime.clock.now(), timedelta(milliseconds=1)))
-        return wait.total_seconds()
-
-    def _after_failure(self) -> float:
-        self._failures += 1
-        return store_backoff(self._failures, self._runtime.random).total_seconds()
-
-    def _soon(self) -> float:
-        """Try again after a moment of chance: a deadlock is nobody's fault."""
-        self._failures += 1
-        first, longest = timedelta(milliseconds=20), timedelta(milliseconds=500)
-        return backoff(self._failures, self._runtime.random, first=first, longest=longest).total_seconds()
 
 
 class Daemon:
@@ -487,7 +336,11 @@ class Daemon:
         return app, Server(app, config.http.socket, config.http.listen)
 
     def _use_sources(self) -> None:
-        self.crew.sources.use(self.runtime.config)
+        try:
+            self.crew.sources.use(self.runtime.config)
+        except Exception as error:  # the edge of a thread: without its sources a daemon only looks alive
+            self.log.error("sources.died", error=repr(error), exc_info=True)
+            self.fail(f"the sources could not be changed: {error!r}")
 
     # ------------------------------------------------------------------------------------------- configuration
 

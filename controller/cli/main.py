@@ -250,7 +250,7 @@ def status(ctx: typer.Context, output: Output = None) -> None:
 
     session = _session(ctx).with_output(output)
     found = session.ask(lambda client: client.get("/v1/status"), lambda offline: offline.status())
-    session.print(found, lambda: show.status(found, session.now()))
+    session.print(found, lambda: show.status(found, session.now(), session.width()))
 
 
 @app.command(rich_help_panel="Look")
@@ -307,7 +307,7 @@ def models_show(ctx: typer.Context, model: ModelName, output: Output = None) -> 
 
     session = _session(ctx).with_output(output)
     found = session.ask(lambda client: client.get(f"/v1/models/{segment(model)}"), lambda offline: offline.model(model))
-    session.print(found, lambda: show.model(found, session.now()))
+    session.print(found, lambda: show.model(found, session.now(), session.width()))
 
 
 @models_app.command("adopt")
@@ -358,7 +358,7 @@ def runs_list(
         "before": before,
     }
     found = session.ask(lambda client: client.get("/v1/runs", **query), lambda offline: offline.runs(**query))
-    session.print(found, lambda: show.runs(found["items"], session.now()))
+    session.print(found, lambda: show.runs(found["items"], session.now(), session.width()))
 
 
 @runs_app.command("show")
@@ -369,7 +369,7 @@ def runs_show(ctx: typer.Context, run: RunName, output: Output = None) -> None:
 
     session = _session(ctx).with_output(output)
     found = session.ask(lambda client: client.get(f"/v1/runs/{segment(run)}"), lambda offline: offline.run(run))
-    session.print(found, lambda: show.run(found, session.now()))
+    session.print(found, lambda: show.run(found, session.now(), session.width()))
 
 
 @runs_app.command("watch")

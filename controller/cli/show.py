@@ -5,7 +5,6 @@ Everything that came from outside goes through `one_line` or `clean`, and nothin
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -96,11 +95,11 @@ def _heading(text: str) -> Text:
 # ------------------------------------------------------------------------------------------------------ status
 
 
-def status(found: Row, now: datetime) -> list[RenderableType]:
-    """Return what is happening now, on one screen."""
+def status(found: Row, now: datetime, width: int) -> list[RenderableType]:
+    """Return what is happening now, on one screen that is `width` columns wide."""
     parts: list[RenderableType] = [_leader(found, now), _counts(found, now)]
     if len(found["replicas"]) > 1:
-        parts += [_heading("REPLICAS"), *_replicas(found)]
+        parts += [_heading("REPLICAS"), *_replicas(found, width)]
     if found["complaints"]:
         parts += [_heading("WRONG"), *(_line(complaint, "red") for complaint in found["complaints"])]
     if found["silent"]:
@@ -113,7 +112,7 @@ def status(found: Row, now: datetime) -> list[RenderableType]:
     if found["active"]:
         parts += [_heading("ACTIVE"), _active(found["active"], now)]
     if found["awaiting"]:
-        parts += [_heading("WAITING FOR A PERSON"), *runs(found["awaiting"], now)]
+        parts += [_heading("WAITING FOR A PERSON"), *runs(found["awaiting"], now, width)]
     held = [entry for entry in found["held"] if entry["count"]]
     if held:
         parts += [_heading("HELD"), _held(held[:8], now)]
@@ -128,7 +127,7 @@ def status(found: Row, now: datetime) -> list[RenderableType]:
         if len(found["watches"]) > 8:
             parts.append(_line(f"and {len(found['watches']) - 8} more", "dim"))
     if found["recent"]:
-        parts += [_heading("LAST RUNS"), *runs(found["recent"], now)]
+        parts += [_heading("LAST RUNS"), *runs(found["recent"], now, width)]
     return parts
 
 
@@ -147,7 +146,7 @@ def _leader(found: Row, now: datetime) -> Text:
     return Text.assemble(("retrain controller", "bold"), "  ", (one_line(who), style))
 
 
-def _replicas(found: Row) -> list[RenderableType]:
+def _replicas(found: Row, width: int) -> list[RenderableType]:
     """Return the daemons on the database, and below them what those that are there complain of."""
     replicas = sorted(found["replicas"], key=lambda replica: (not replica["leads"], replica["is_gone"]))
     # What is the same for all, or nothing, only takes room.
@@ -155,7 +154,7 @@ def _replicas(found: Row) -> list[RenderableType]:
     more += ["waiting"] if any(replica["waiting"] for replica in replicas) else []
     columns = ["replica", "state", "seen", "configuration", *more, "address"]
     rows = [_replica(replica, more) for replica in replicas]
-    room = _width() - sum(
+    room = min(_LINE, width) - sum(
         max(len(name), *(len(row[place]) for row in rows)) + 2 for place, name in enumerate(columns[:-1])
     )
     shown = _table(*columns)
@@ -277,7 +276,7 @@ def _last(run: Row, now: datetime) -> Text:
     return Text.assemble((run["state"], _STATES.get(run["state"], "")), f" {ago(at, now)}")
 
 
-def runs(found: Sequence[Row], now: datetime) -> list[RenderableType]:
+def runs(found: Sequence[Row], now: datetime, width: int) -> list[RenderableType]:
     """Return runs as a table."""
     if not found:
         return ["no runs"]
@@ -292,16 +291,11 @@ def runs(found: Sequence[Row], now: datetime) -> list[RenderableType]:
         )
         for run in found
     ]
-    room = _width() - sum(max(len(row[place]) for row in rows) + 2 for place in range(5))
+    room = min(_LINE, width) - sum(max(len(row[place]) for row in rows) + 2 for place in range(5))
     shown = _table("run", "model", "policy", "state", "when", "why")
     for name, model_name, policy, state, when, why in rows:
         shown.add_row(name, model_name, policy, _cell("state", state), when, _shortened(why, max(room, 12)))
     return [shown]
-
-
-def _width() -> int:
-    """Return how wide a table may be: the terminal, but no wider than is read at a glance."""
-    return min(_LINE, shutil.get_terminal_size((_LINE, 24)).columns)
 
 
 def _shortened(text: str, limit: int) -> str:
@@ -346,7 +340,7 @@ def tokens(found: Sequence[Row], now: datetime) -> list[RenderableType]:
 # ----------------------------------------------------------------------------------------------- single things
 
 
-def model(found: Row, now: datetime) -> list[RenderableType]:
+def model(found: Row, now: datetime, width: int) -> list[RenderableType]:
     """Return a model with its versions and promotions."""
     parts: list[RenderableType] = [*models([found], now)]
     if found["promotion_held"]:
@@ -379,13 +373,13 @@ def model(found: Row, now: datetime) -> list[RenderableType]:
             )
         parts += [_heading("PROMOTIONS"), shown]
     if found["runs"]:
-        parts += [_heading("LAST RUNS"), *runs(found["runs"], now)]
+        parts += [_heading("LAST RUNS"), *runs(found["runs"], now, width)]
     return parts
 
 
-def run(found: Row, now: datetime) -> list[RenderableType]:
+def run(found: Row, now: datetime, width: int) -> list[RenderableType]:
     """Return a run with its jobs; `why` tells the rest."""
-    parts: list[RenderableType] = [*runs([found], now)]
+    parts: list[RenderableType] = [*runs([found], now, width)]
     parts.append(_line(f"because of {counted(found['cause_count'], 'event')}", "dim"))
     parts += [
         Text.assemble(
@@ -428,7 +422,7 @@ def _length(start: str, end: str | None, now: datetime) -> str:
 
 def live_run(found: Row, now: datetime) -> RenderableType:
     """Return a run as it is drawn again and again while it is watched."""
-    return Group(*run(found, now))
+    return Group(*run(found, now, _LINE))
 
 
 def history_line(row: Row, found: Row) -> str:

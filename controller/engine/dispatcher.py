@@ -66,6 +66,8 @@ class _Said:
     cause: str
     reason: str = ""
     handle: Handle | None = None
+    #: When its launcher was called, if the answer to that call is known: its time counts from here, else from the intent.
+    called_at: datetime | None = None
     #: Whether its launcher can be searched, so that somebody else would find it.
     searchable: bool = True
 
@@ -188,6 +190,7 @@ class Dispatcher:
             self._say_failed(task.job, error)
             return None if attempt_id in self._unclear else _not_started(str(error))
         runtime.lease.check()
+        called_at = runtime.clock.now()
         runtime.launching.add(attempt_id)
         self._uncalled.discard(attempt_id)
         try:
@@ -207,7 +210,9 @@ class Dispatcher:
             return None
         finally:
             runtime.launching.discard(attempt_id)
-        return _Said(target="RUNNING", cause="launched", handle=handle, searchable=launcher.searchable)
+        return _Said(
+            target="RUNNING", cause="launched", handle=handle, called_at=called_at, searchable=launcher.searchable
+        )
 
     def _look_up(self, launcher: Launcher, order: Order, task: _Task) -> _Said | None:
         """Find out whether an attempt was started, and start it only if it certainly was not."""
@@ -270,7 +275,8 @@ class Dispatcher:
         try:
             with runtime.store.transaction("launched") as tx:
                 # With its owner: as a follower this process may have looked before it led, and released it when the call had begun.
-                tx.runs.set_started(attempt.id, said.handle or {}, owner=attempt.owner)
+                launched_at = said.called_at or attempt.launched_at
+                tx.runs.set_started(attempt.id, said.handle or {}, owner=attempt.owner, launched_at=launched_at)
                 tx.runs.move_job(job, "RUNNING", cause=said.cause)
         except StaleTerm:
             if not said.searchable:  # whoever leads now cannot find out; we know

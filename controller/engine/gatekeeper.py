@@ -460,8 +460,11 @@ class Gatekeeper:
         runtime = self._runtime
         attempts = step.attempts + 1
         with runtime.store.reading() as tx:
-            began_at = next(p.created_at for p in tx.models.pending_promotions() if p.id == step.promotion_id)
+            pending = (each.created_at for each in tx.models.pending_promotions() if each.id == step.promotion_id)
+            began_at = next(pending, None)
         now = runtime.clock.now()
+        if began_at is None:  # another daemon ended it meanwhile
+            return now
         if now - began_at > PATIENCE:
             return self._give_up(step, f"{reason}; tried for {PATIENCE}")
         due_at = now + backoff(attempts, runtime.random)
@@ -496,6 +499,7 @@ class Gatekeeper:
                     promoter.rollback(order)
             except GiveUp as error:
                 reason = f"{reason}; and it could not be undone at {step.promoter}: {error.message}"
+                continue
             except Exception as error:  # also a plugin's bug: what moved must go back, so it is asked again
                 expected = isinstance(error, RetryLater | OSError)
                 self._runtime.log.warning(

@@ -49,7 +49,7 @@ _INSERT_ATTEMPT = sa.insert(_attempt)
 _SET_HANDLE = (
     sa.update(_attempt).where(_attempt.c.id == sa.bindparam("attempt_id")).values(handle=sa.bindparam("handle"))
 )
-_SET_STARTED = _SET_HANDLE.values(owner=sa.bindparam("owner"))
+_SET_STARTED = _SET_HANDLE.values(owner=sa.bindparam("owner"), launched_at=sa.bindparam("launched_at"))
 #: In these states a launcher has a job, or may have it.
 _WITH_LAUNCHERS = ("LAUNCHING", "RUNNING", "STOPPING", "LOST", "UNKNOWN")
 _ON_LAUNCHERS = (
@@ -243,9 +243,10 @@ class RunRows:
         """Write what the launcher knows an attempt by."""
         self._tx.execute(_SET_HANDLE, {"attempt_id": attempt_id, "handle": dict(handle)})
 
-    def set_started(self, attempt_id: str, handle: Mapping[str, Json], *, owner: str) -> None:
-        """Write what the launcher knows an attempt by, and whose it is."""
-        self._tx.execute(_SET_STARTED, {"attempt_id": attempt_id, "handle": dict(handle), "owner": owner})
+    def set_started(self, attempt_id: str, handle: Mapping[str, Json], *, owner: str, launched_at: datetime) -> None:
+        """Write what the launcher knows an attempt by, whose it is, and since when its time counts."""
+        values = {"handle": dict(handle), "owner": owner, "launched_at": launched_at}
+        self._tx.execute(_SET_STARTED, {"attempt_id": attempt_id, **values})
 
     def on_launchers(self) -> dict[str, int]:
         """Return how many jobs each launcher has."""

@@ -36,6 +36,7 @@ sys.path.insert(0, str(ROOT))
 
 import psycopg
 
+from controller.testing import wait_until
 from tests import postgres
 from tests.acceptance.harness import DaemonGone, Installation
 from tests.farside.house import Farside, install
@@ -45,8 +46,10 @@ REPLICAS = 3
 MODELS, BLIND_MODELS = 10, 2
 #: What becomes of requests to the far side; the rest is answered.
 FATES = {"after": 0.15, "before": 0.03, "late": 0.02}
-#: Seconds: between disturbances of the leader, between restarts of PostgreSQL, of a stop, and until a killed daemon is started again.
-DISTURB, RESTART, STOPPED, DOWN = 30.0, 60.0, 20.0, 3.0
+#: Seconds between disturbances of the leader, and between restarts of PostgreSQL.
+DISTURB, RESTART = 30.0, 60.0
+#: How many events the others acknowledge before a killed daemon is started again, and before a stopped one goes on.
+DOWN, STOPPED = 20, 40
 #: Seconds that a hand-over may take: after a kill or a stop, and when it is planned.
 HAND_OVER, PLANNED = 20.0, 2.0
 #: Seconds within which everything has ended once nothing is disturbed any more.
@@ -99,6 +102,7 @@ class Site:
         self.replicas = [Installation(folder / f"replica-{number}", self.url) for number in range(1, REPLICAS + 1)]
         #: Replicas that were ended or stopped on purpose.
         self.disturbed: set[int] = set()
+        self.producers: list[Producer] = []
         for there in self.replicas:
             there.configure(self._config())
         for there in self.replicas:
@@ -121,15 +125,34 @@ class Site:
 
     def rows(self, statement: str) -> list[Any]:
         """Return the rows of a statement; tries again while the database is away."""
-        deadline = time.monotonic() + 60
-        while True:
-            try:
-                with psycopg.connect(self.url, connect_timeout=5) as connection:
-                    return connection.execute(statement).fetchall()  # type: ignore[arg-type]
-            except psycopg.OperationalError:
-                if time.monotonic() > deadline:
-                    raise
-                time.sleep(0.2)
+        answers: list[list[Any]] = []
+
+        def asked() -> bool:
+            with (
+                contextlib.suppress(psycopg.OperationalError),
+                psycopg.connect(self.url, connect_timeout=5) as connection,
+            ):
+                answers.append(connection.execute(statement).fetchall())  # type: ignore[arg-type]
+            return bool(answers)
+
+        wait_until(asked, timeout=60, pause=0.2, what="the database")
+        return answers[0]
+
+    def pass_by(self, events: int) -> None:
+        """Wait until producers had so many more events acknowledged."""
+        wanted = self.acknowledged() + events
+        wait_until(lambda: self.acknowledged() >= wanted, timeout=60, pause=0.05, what=f"{events} acknowledgements")
+
+    def acknowledged(self) -> int:
+        """Return how many events were acknowledged by now."""
+        return sum(len(producer.acknowledged) for producer in self.producers)
+
+    def refuses(self) -> bool:
+        """Say whether every replica that is there says that it is not well."""
+        there = [replica for number, replica in enumerate(self.replicas) if number not in self.disturbed]
+        with contextlib.suppress(DaemonGone):
+            return not any(replica.ready()["ready"] for replica in there)
+        return False
 
     def lease(self) -> tuple[int, str | None]:
         """Return the term, and the state directory of who leads."""
@@ -204,17 +227,20 @@ class Producer:
 
     def _insist(self, event_id: str, kind: str) -> None:
         event = {"specversion": "1.0", "id": event_id, "source": "/producer", "type": kind}
-        while True:
-            number = self._random.randrange(REPLICAS)
-            if number not in self._site.disturbed:
-                with contextlib.suppress(DaemonGone, json.JSONDecodeError):
-                    there = self._site.replicas[number]
-                    answer = there.ask("POST", "/v1/events", event, Content_Type="application/cloudevents+json")
-                    if answer.status < 300:
-                        return
-                    if answer.status != 503:
-                        raise AssertionError(answer)
-            time.sleep(0.1)
+        wait_until(lambda: self._post(event), timeout=120, pause=0.1, what=f"an answer about {event_id}")
+
+    def _post(self, event: dict[str, str]) -> bool:
+        """Offer an event to some replica; return whether it was acknowledged."""
+        number = self._random.randrange(REPLICAS)
+        if number in self._site.disturbed:
+            return False
+        with contextlib.suppress(DaemonGone, json.JSONDecodeError):
+            there = self._site.replicas[number]
+            answer = there.ask("POST", "/v1/events", event, Content_Type="application/cloudevents+json")
+            if answer.status >= 300 and answer.status != 503:
+                raise RuntimeError(f"{event['id']} was answered {answer}")
+            return answer.status < 300
+        return False
 
 
 class Operator:
@@ -268,7 +294,7 @@ def campaign(folder: Path, *, minutes: float, seed: int = 0, say: Callable[[str]
 def _disturb(site: Site, findings: Findings, seconds: float, say: Callable[[str], None]) -> None:
     first_term, _ = site.lease()
     site.farside.fates(**FATES)
-    producers = [Producer(site, number, pause=0.4) for number in range(4)]
+    producers = site.producers = [Producer(site, number, pause=0.4) for number in range(4)]
     operator = Operator(site)
     began = time.monotonic()
     plan = _plan(site, seconds)
@@ -311,7 +337,7 @@ def _kill(site: Site, findings: Findings) -> None:
     began = time.monotonic()
     there.kill()
     findings.hand_overs.append(_wait_for_term(site, term, began))
-    time.sleep(DOWN)
+    site.pass_by(DOWN)
     site.start(there)
     site.disturbed.discard(number)
 
@@ -323,7 +349,7 @@ def _stop(site: Site, findings: Findings) -> None:
     began = time.monotonic()
     there.process.send_signal(signal.SIGSTOP)
     findings.hand_overs.append(_wait_for_term(site, term, began))
-    time.sleep(max(0.0, STOPPED - (time.monotonic() - began)))
+    site.pass_by(STOPPED)
     there.process.send_signal(signal.SIGCONT)
     site.disturbed.discard(number)
 
@@ -343,7 +369,7 @@ def _end(site: Site, findings: Findings) -> None:
 
 def _restart(site: Site, findings: Findings) -> None:
     site.server.crash()
-    time.sleep(1.0)
+    wait_until(site.refuses, timeout=30, pause=0.05, what="the replicas to notice that the database is gone")
     site.server.restart()
     findings.restarts += 1
 
@@ -363,22 +389,21 @@ _ACTS: dict[str, Callable[[Site, Findings], None]] = {
 
 def _present(site: Site) -> tuple[int, Installation, int]:
     """Return who leads, and its term; waits until somebody does."""
-    deadline = time.monotonic() + 60
-    while (number := site.leader()) is None:
-        assert time.monotonic() < deadline, "nobody leads"
-        time.sleep(0.1)
+    wait_until(lambda: site.leader() is not None, timeout=60, pause=0.1, what="somebody to lead")
+    number = site.leader()
+    assert number is not None, "the leader went without being disturbed"
     return number, site.replicas[number], site.lease()[0]
 
 
 def _wait_for_term(site: Site, term: int, began: float) -> float:
     """Return how many seconds it took until another term began."""
-    while True:
+
+    def has_begun() -> bool:
         now, owner = site.lease()
-        if now > term and owner is not None:
-            return time.monotonic() - began
-        if time.monotonic() - began > 60:
-            raise AssertionError(f"nobody took over from term {term} in a minute")
-        time.sleep(0.05)
+        return now > term and owner is not None
+
+    wait_until(has_begun, timeout=60, pause=0.05, what=f"somebody to take over from term {term}")
+    return time.monotonic() - began
 
 
 def _check_alive(site: Site, findings: Findings) -> None:
@@ -391,18 +416,20 @@ def _check_alive(site: Site, findings: Findings) -> None:
 
 def _settle(site: Site, operator: Operator, findings: Findings) -> None:
     """Wait until nothing is left to do."""
-    deadline = time.monotonic() + QUIET
     open_ones = (
         "SELECT (SELECT count(*) FROM event WHERE state = 'PENDING'), (SELECT count(*) FROM run WHERE finished_at IS NULL), "
         "(SELECT count(*) FROM notification WHERE state = 'PENDING')"
     )
-    while any(site.rows(open_ones)[0]):
-        if time.monotonic() > deadline:
-            findings.wrong.append(f"not quiet after {QUIET:g} s: (events, runs, messages) {site.rows(open_ones)[0]}")
-            return
+
+    def is_quiet() -> bool:
         operator.look()
         _check_alive(site, findings)
-        time.sleep(0.5)
+        return not any(site.rows(open_ones)[0])
+
+    try:
+        wait_until(is_quiet, timeout=QUIET, pause=0.5)
+    except AssertionError:
+        findings.wrong.append(f"not quiet after {QUIET:g} s: (events, runs, messages) {site.rows(open_ones)[0]}")
 
 
 def _compare(site: Site, findings: Findings, producers: Sequence[Producer]) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
+from controller.crash import arm
 from controller.errors import Conflict, GiveUp, InvalidInput, RetryLater
 from controller.store import schema
 from tests.engine.house import House
@@ -436,6 +437,41 @@ def test_an_undo_is_tried_again_until_it_is_done(make_house: MakeHouse) -> None:
 
     assert one.serves["churn"] == first.id
     assert house.runs()[1].state == "FAILED"
+
+
+def test_a_promoter_that_does_not_go_back_is_not_called_undone(make_house: MakeHouse) -> None:
+    """What stands at it is what its step says; the run's reason names it."""
+    house = make_house(model={"promote": TWO_PROMOTERS})
+    house.champion(auc=0.7)
+    one, two = (house.world.registries[name] for name in ("first", "second"))
+    two.script = [GiveUp("forbidden")]
+    one.script = [None, GiveUp("it is frozen")]
+    house.train()
+    finish(house, 0.8, champion_auc=0.7)
+
+    run = house.runs()[1]
+    assert steps(house)[-2:] == ["APPLIED", "FAILED"]
+    assert one.serves["churn"] == house.versions()[1].id
+    assert run.state == "FAILED"
+    assert "could not be undone at scripted: it is frozen" in run.reason
+
+
+def test_a_promotion_that_another_ended_meanwhile_is_no_trouble(house: House) -> None:
+    """Whoever asks its promoter again finds it gone, and says nothing of it for ever."""
+    house.world.registries["first"].script = [RetryLater("down")]
+
+    def end(point: str) -> None:
+        del point
+        with house.store.transaction("elsewhere") as tx:
+            (promotion,) = tx.models.pending_promotions()
+            tx.models.move_promotion(promotion, "FAILED", cause="promotion_failed", reason="another ended it")
+
+    house.train()
+    arm("plugin.promoter.scripted.promote.before", end)
+    finish(house, 0.8)
+    house.advance(timedelta(minutes=5))
+
+    assert house.runtime.complaints.all() == []
 
 
 def test_a_promoter_that_gave_up_after_it_moved(make_house: MakeHouse) -> None:

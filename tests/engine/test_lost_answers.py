@@ -149,6 +149,23 @@ def test_a_launch_that_cannot_be_repeated_waits_until_it_is_settled(make_house: 
     assert len(house.world.starts) == 1
 
 
+def test_a_launch_that_waited_has_its_whole_time(make_house: MakeHouse) -> None:
+    """A job may run for as long as its model says, from when it was launched; not from when that was intended."""
+    house = make_house(model={"train": {"launcher": "nameless", "timeout": "1m"}})
+    house.world.before_start = [ConnectionResetError("cut off")]
+    triggered(house)
+    house.settle()
+    for _ in range(10):
+        house.advance(5)
+    started = house.job().state
+    house.advance(30)
+
+    assert started == "RUNNING"
+    assert house.job().state == "RUNNING"
+    house.advance(31)
+    assert house.job().state == "TIMED_OUT"
+
+
 def test_G03_a_launch_that_comes_late_is_adopted(make_house: MakeHouse) -> None:
     """The request was still on its way when the first look-up said that it is not there."""
     house = make_house(model={"train": {"launcher": "nameless"}})

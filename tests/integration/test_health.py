@@ -16,7 +16,7 @@ from controller.config import load_config
 from controller.core.model import NewEvent
 from controller.crash import arm, disarm
 from controller.daemon import Daemon
-from controller.engine import health
+from controller.engine import health, loop_thread
 from controller.engine.health import Part, stacks
 from controller.ports import Batch
 from controller.testing import RecordingLog, wait_until
@@ -33,7 +33,8 @@ _CONFIG = {
 def daemon(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Daemon]:
     """A running daemon whose loops count as blocked after half a second beyond their sweep."""
     monkeypatch.setattr(daemon_module, "BLOCKED_AFTER", 1.5)
-    monkeypatch.setattr(daemon_module, "PATIENT_LOOPS", {})
+    monkeypatch.setattr(loop_thread, "BLOCKED_AFTER", 1.5)
+    monkeypatch.setattr(loop_thread, "PATIENT_LOOPS", {})
     monkeypatch.setattr(daemon_module, "SWEEP", daemon_module.SWEEP / 20)
     monkeypatch.setattr(health, "LOOK_EVERY", 0.05)
     (tmp_path / "retrain.yaml").write_text(yaml.safe_dump(_CONFIG))
@@ -72,6 +73,10 @@ def logged(daemon: Daemon, event: str) -> list[dict[str, Any]]:
     return [fields for _, name, fields in list(log.lines) if name == event]
 
 
+def blocked(daemon: Daemon, part: str) -> list[dict[str, Any]]:
+    return [fields for fields in logged(daemon, "health.blocked") if fields["part_name"] == part]
+
+
 def wait_for(free: threading.Event) -> None:
     free.wait(30)
 
@@ -88,7 +93,7 @@ def test_G07_a_loop_that_blocks_is_named_and_the_watchdog_starves(
     free = threading.Event()
     arm("transaction.inbox.before_commit", lambda _: wait_for(free))
     send(daemon)
-    wait_until(lambda: logged(daemon, "health.blocked"), what="the line")
+    wait_until(lambda: blocked(daemon, "inbox"), what="the line")
     watchdog()
 
     wait_until(lambda: daemon.report()["loops"]["inbox"]["age_seconds"] > 2.0, what="some more looks")
@@ -98,7 +103,7 @@ def test_G07_a_loop_that_blocks_is_named_and_the_watchdog_starves(
     assert (report["live"], report["ready"]) == (False, False)
     assert any("loop inbox has not come back" in reason for reason in report["reasons"])
     assert {"code": "part.blocked", "who": "inbox"}.items() <= report["complaints"][0].items()
-    [told] = [fields for fields in logged(daemon, "health.blocked") if fields["part_name"] == "inbox"]
+    [told] = blocked(daemon, "inbox")
     assert "thread inbox:" in told["stacks"]
     assert "crash_point" in told["stacks"]
     free.set()

@@ -19,10 +19,10 @@ from controller.clock import Ids
 from controller.config import Config, load_config, reload_config
 from controller.core.model import REPLICA_ID, Receipt
 from controller.core.replica import Replica
-from controller.daemon import LoopThread
 from controller.engine.crew import Crew
 from controller.engine.lease import RENEW, TTL, Lease
 from controller.engine.lease import Process as Told
+from controller.engine.loop_thread import LoopThread
 from controller.engine.runtime import Loop, Runtime, Ticked
 from controller.ports import Batch
 from controller.store import Store, Transaction

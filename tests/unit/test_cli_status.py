@@ -57,7 +57,7 @@ def status(*replicas: dict[str, Any], **fields: Any) -> dict[str, Any]:
 
 def shown(found: dict[str, Any]) -> list[str]:
     console = Console(file=StringIO(), width=100)
-    for part in show.status(found, NOON + minutes(60)):
+    for part in show.status(found, NOON + minutes(60), 100):
         console.print(part, markup=False, highlight=False, soft_wrap=True)
     text = console.file.getvalue()  # type: ignore[attr-defined]
     return [line.rstrip() for line in text.splitlines()]
