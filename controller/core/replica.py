@@ -1,7 +1,8 @@
 """Several daemons on one database: which of them are alive, and whose configuration counts.
 
 One of them leads. Any may, but for those whose configuration is older than that of another that is alive.
-Of two configurations the one that was activated later counts, and one that never was counts from when it was loaded.
+Of two configurations the later one counts: from when it was first loaded, or when a person loaded it again. A replica that decides by an
+older one, because every replica that had the newer one died, does not make it newer; when they said goodbye, it does: they were taken back.
 So a new configuration takes over as soon as one replica has it, and a replica that was forgotten by a deployment decides nothing.
 Instants here are the database's: the replicas' own clocks may differ.
 """
@@ -66,12 +67,11 @@ def is_live(replica: Replica, now: datetime) -> bool:
 
 def newer_configuration(mine: Replica, others: Iterable[Replica], now: datetime) -> Replica | None:
     """Return a live replica whose configuration counts before ours; None when we may lead."""
-    rivals = [
-        other
-        for other in others
-        if other.id != mine.id
-        and other.config_version != mine.config_version
-        and is_live(other, now)
-        and (other.config_at, other.config_version) > (mine.config_at, mine.config_version)
-    ]
+    rivals = [other for other in others if is_live(other, now) and outranks(other, mine)]
     return max(rivals, key=lambda other: (other.config_at, other.config_version), default=None)
+
+
+def outranks(other: Replica, mine: Replica) -> bool:
+    """Say whether another replica's configuration counts before ours."""
+    rank, our_rank = (other.config_at, other.config_version), (mine.config_at, mine.config_version)
+    return other.config_version != mine.config_version and rank > our_rank

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import Counter
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -40,6 +41,8 @@ LOOK_AGAIN, LOOK_AGAIN_LONGEST = timedelta(seconds=2), timedelta(seconds=30)
 SETTLE = timedelta(seconds=30)
 #: What is still unclear after this long is given up: a person is asked, or it has failed where it is surely not there.
 PATIENCE = timedelta(minutes=15)
+#: A launcher is asked at most this often how many jobs it takes.
+ASK_ROOM = timedelta(seconds=1)
 #: A run's slot is held by these states of other runs.
 _HOLDING = ("TRAINING", "JUDGING", "PROMOTING")
 
@@ -85,6 +88,20 @@ class _Unclear:
     reason: str = "nobody was there for the launcher's answer"
 
 
+@dataclass(frozen=True, slots=True)
+class _Room:
+    """How many jobs a launcher takes at once."""
+
+    #: Who was asked; None: there is no such launcher.
+    launcher: Launcher | None
+    #: Monotonic seconds.
+    at: float
+    #: None for no limit.
+    jobs: int | None
+    #: Whether it could not say: it is asked again soon.
+    is_guessed: bool = False
+
+
 class Dispatcher:
     """The loop that starts runs and launches jobs. It lives as long as a term."""
 
@@ -97,11 +114,13 @@ class Dispatcher:
         self._uncalled: set[str] = set()
         self._said: dict[str, _Said] = {}
         self._unclear: dict[str, _Unclear] = {}
+        self._rooms: dict[str, _Room] = {}
 
     def tick(self, now: datetime) -> Ticked:
         """Start what may start, launch what is due, and clear up what an earlier tick or process left LAUNCHING."""
+        self._ask_rooms(self._rooms or {spec.training.launcher for spec in self._runtime.config.models.values()})
         with self._runtime.store.transaction("dispatch") as tx:
-            round_ = _Round(self._runtime, tx)
+            round_ = _Round(self._runtime, tx, {name: room.jobs for name, room in self._rooms.items()})
             waits_until = round_.start_runs()
             intents, next_at = round_.intend()
             next_at = min(filter(None, (next_at, waits_until)), default=None)
@@ -120,7 +139,33 @@ class Dispatcher:
             self._runtime.bells.ring("evaluator", "outbox")
         with contextlib.suppress(OSError):  # a full disk, say: the launch that needs a folder tells of it
             self._folders.prepare()
-        return Ticked(worked=round_.started + settled, next_at=next_at)
+        self._ask_rooms(round_.unasked)
+        if any(room.is_guessed for room in self._rooms.values()):
+            again_at = self._runtime.clock.now() + LOOK_AGAIN
+            next_at = again_at if next_at is None else min(next_at, again_at)
+        return Ticked(worked=round_.started + settled, next_at=next_at, again=bool(round_.unasked))
+
+    def _ask_rooms(self, launchers: Collection[str]) -> None:
+        """Ask launchers how many jobs they take, unless they said so just now; outside of any transaction, for it may take long."""
+        for name in list(launchers):
+            self._rooms[name] = self._ask_room(name, self._rooms.get(name))
+
+    def _ask_room(self, name: str, said: _Room | None) -> _Room:
+        now = self._runtime.clock.monotonic()
+        try:
+            launcher = self._runtime.launcher(name)
+        except PluginError:  # the launch will say so, and end this job alone
+            return _Room(None, now, None)
+        if said is not None and said.launcher is launcher and now - said.at < ASK_ROOM.total_seconds():
+            return said
+        try:
+            jobs = launcher.slots()
+        except Exception as error:  # noqa: BLE001 - one that cannot say must not keep the others from their jobs
+            reason = f"launcher {name!r} does not say how many jobs it takes: {error!r}"
+            self._runtime.complaints.set(self.name, f"room of {name}", reason, code="loop.entity")
+            return _Room(launcher, now, 0 if said is None else said.jobs, is_guessed=True)
+        self._runtime.complaints.set(self.name, f"room of {name}", None)
+        return _Room(launcher, now, jobs)
 
     def _keep(self, launching: set[str]) -> None:
         """Forget what is no longer LAUNCHING."""
@@ -348,9 +393,13 @@ def _settle(launcher: Launcher) -> tuple[timedelta, timedelta]:
 class _Round:
     """One transaction of dispatching: the open runs and jobs, and what was looked up for them."""
 
-    def __init__(self, runtime: Runtime, tx: Transaction) -> None:
+    def __init__(self, runtime: Runtime, tx: Transaction, rooms: Mapping[str, int | None]) -> None:
+        """`rooms`: how many jobs a launcher takes at once, None without limit, of those that were asked."""
         self._runtime = runtime
         self._tx = tx
+        self._rooms = rooms
+        #: Launchers that have to be asked first; their jobs wait for the next round.
+        self.unasked: set[str] = set()
         self._runs = {run.id: run for run in tx.runs.in_state("QUEUED", *_HOLDING)}
         self._jobs = tx.runs.open_jobs("PENDING", "RETRYABLE", "LAUNCHING")
         self._events: dict[str, list[Event]] = {}
@@ -414,9 +463,13 @@ class _Round:
                 next_at = min(next_at or job.due_at, job.due_at)
                 continue
             launcher = training.launcher
+            if launcher not in self._rooms:
+                self.unasked.add(launcher)
+                continue
             if used is None:
                 used = Counter(self._tx.runs.on_launchers())
-            if self._has_room(launcher, used):
+            room = self._rooms[launcher]
+            if room is None or used[launcher] < room:
                 used[launcher] += 1
                 intents.append(self._mark_launching(job, launcher))
         return intents, next_at
@@ -425,13 +478,6 @@ class _Round:
         """Of the jobs that wait for the same launcher, those of the most pressing runs go first, then the oldest."""
         run = self._runs.get(job.run_id)
         return (0 if run is None else -run.priority), job.id
-
-    def _has_room(self, launcher: str, used: Counter[str]) -> bool:
-        try:
-            slots = self._runtime.launcher(launcher).slots()
-        except PluginError:  # the launch will say so, and end this job alone
-            return True
-        return slots is None or used[launcher] < slots
 
     def _is_due(self, at: datetime, longest: timedelta) -> bool:
         return is_due(at, self._tx.now, longest=longest)

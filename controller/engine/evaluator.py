@@ -55,7 +55,9 @@ class Evaluator:
         """Decide on a batch of waiting events and due timers."""
         with self._deciding:
             if not self._is_in_force:
-                self.activate(actor="retraind")
+                self._put_in_force(
+                    self._runtime.config, actor="retraind", counts_from=self._runtime.lease.configured_at
+                )
             return self._decide()
 
     def _decide(self) -> Ticked:
@@ -180,13 +182,18 @@ class Evaluator:
 
         It is kept first: nothing is decided under a configuration that the store does not have.
         """
-        config = config or self._runtime.config
+        self._put_in_force(config or self._runtime.config, actor=actor)
+
+    def _put_in_force(self, config: Config, *, actor: str, counts_from: datetime | None = None) -> None:
         policies = [policy for model in config.models.values() for policy in model.policies.values()]
         with self._deciding:
             # Until it is known to be done it may be done or not, as when the answer to the commit is lost: then ours is put in force again.
             self._is_in_force = False
             with self._runtime.store.transaction("activate") as tx:
-                tx.people.activate(version=config.version, body=config.normal_form, actor=actor, policies=policies)
+                body = config.normal_form
+                tx.people.activate(
+                    version=config.version, body=body, actor=actor, policies=policies, counts_from=counts_from
+                )
                 for name in config.models:
                     tx.models.ensure(name)
                 settle_states(tx, config)

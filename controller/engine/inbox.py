@@ -22,7 +22,7 @@ from controller.engine.arrivals import Arrivals
 from controller.engine.burial import Burial
 from controller.engine.episodes import Name, domain_of, signs_of_life
 from controller.engine.runtime import Runtime, Ticked
-from controller.errors import ControllerError, InvalidInput, StoreBusy
+from controller.errors import Conflict, ControllerError, InvalidInput, StoreBusy
 from controller.ports import Batch
 from controller.retry import backoff
 from controller.store import Transaction
@@ -44,6 +44,8 @@ class _Waiting:
     batch: Batch
     #: What it counts for: one for each event, and for each dead letter one and another for each KiB of it.
     weight: int
+    #: The term that it may be stored in, if it comes from a source that only the leader runs.
+    term: int | None = None
     done: Future[list[Receipt]] = field(default_factory=Future)
     #: It is being stored, and can no longer be withdrawn.
     taken: bool = False
@@ -72,13 +74,16 @@ class Inbox:
         """How many events wait to be stored."""
         return self._count
 
-    def put(self, origin: str, batch: Batch) -> Future[list[Receipt]]:
+    def put(self, origin: str, batch: Batch, *, term: int | None = None) -> Future[list[Receipt]]:
         """Hand over a batch of a source; the future answers with its receipts after the commit.
 
         Whoever waits no longer may cancel the future: a batch that is not being stored yet is withdrawn.
+        One that belongs to a `term` is refused with `Conflict` in any other, so that what a former leader still reads does not undo
+        what the present one remembered. That is looked up without a lock: within a moment it may go wrong, and then something is
+        read once more, and its events are known already.
         Raises `StoreBusy` when too much waits already, or the store refused a moment ago.
         """
-        waiting = _Waiting(origin, batch, _weight(batch))
+        waiting = _Waiting(origin, batch, _weight(batch), term)
         with self._lock:
             if self._refused is not None:
                 self.arrivals.refuse(origin, len(batch.events))
@@ -97,7 +102,7 @@ class Inbox:
         if not group:
             return self._probe(now) if self._refused is not None else Ticked()
         try:
-            receipts = self._commit(group)
+            self._answer(*self._commit(group))
         except StoreBusy as error:
             if error.code == "store.contended" and self._contended < CONTENDED:
                 return self._put_back(group, now)
@@ -109,19 +114,23 @@ class Inbox:
             raise
         except Exception as error:  # noqa: BLE001 - what one batch holds, such as a text that is none, must not spoil the others
             self._one_by_one(group, error)
-            return Ticked(worked=len(group), again=bool(self._waiting))
-        self._answer(group, receipts)
         return Ticked(worked=len(group), again=bool(self._waiting))
 
-    def _commit(self, group: Sequence[_Waiting]) -> list[list[Receipt]]:
+    def _commit(self, group: Sequence[_Waiting]) -> tuple[Sequence[_Waiting], list[list[Receipt]]]:
+        """Store a group; return those of it that were stored, each with its receipts. Those of a former term are refused."""
         now = self._runtime.clock.now()
-        prepared = [self._prepare(waiting, now) for waiting in group]  # before others are kept from writing
+        prepared = {
+            id(waiting): self._prepare(waiting, now) for waiting in group
+        }  # before others are kept from writing
         with self._runtime.store.transaction("inbox", fenced=False) as tx:
-            receipts = [self._store(tx, *each) for each in zip(group, prepared, strict=True)]
-            self._note_repeats(tx, group, receipts)
-            buried = self._burial.store(tx, _dead_letters(group))
+            kept, stale = _by_term(tx, group)
+            receipts = [self._store(tx, waiting, prepared[id(waiting)]) for waiting in kept]
+            self._note_repeats(tx, kept, receipts)
+            buried = self._burial.store(tx, _dead_letters(kept))
         self._burial.tell(buried)
-        return receipts
+        for waiting in stale:
+            waiting.done.set_exception(Conflict("another replica leads now, and reads this source"))
+        return kept, receipts
 
     def _put_back(self, group: Sequence[_Waiting], now: datetime) -> Ticked:
         """Try a group again after a moment of chance: a deadlock is nobody's fault, and no reason to refuse anybody."""
@@ -148,13 +157,13 @@ class Inbox:
             return
         for waiting in group:
             try:
-                receipts = self._commit([waiting])
+                stored = self._commit([waiting])
             except ControllerError as refusal:
                 self._refuse([waiting], refusal)
             except Exception as refusal:  # noqa: BLE001 - answered to whoever sent it, with this reason
                 self._one_by_one([waiting], refusal)
             else:
-                self._answer([waiting], receipts)
+                self._answer(*stored)
 
     def _probe(self, now: datetime) -> Ticked:
         """Find out whether a store that refused is well again, by a write: nobody else may come to try."""
@@ -242,6 +251,14 @@ class Inbox:
 
 def _weight(batch: Batch) -> int:
     return len(batch.events) + sum(1 + (len(letter.body or b"") >> 10) for letter in batch.dead)
+
+
+def _by_term(tx: Transaction, group: Sequence[_Waiting]) -> tuple[Sequence[_Waiting], Sequence[_Waiting]]:
+    """Split a group into what may be stored and what belongs to a term that is over."""
+    if all(waiting.term is None for waiting in group):
+        return group, ()
+    terms = (None, tx.present_term())
+    return [each for each in group if each.term in terms], [each for each in group if each.term not in terms]
 
 
 def _dead_letters(group: Sequence[_Waiting]) -> dict[str, list[DeadLetter]]:

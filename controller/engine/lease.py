@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from controller.core.model import Json
-from controller.core.replica import Replica, is_live, newer_configuration
+from controller.core.replica import Replica, is_live, newer_configuration, outranks
 from controller.engine.runtime import Runtime, Ticked
 from controller.errors import StoreBusy, StoreError
 from controller.store import Transaction
@@ -79,6 +79,7 @@ class Lease:
         self._loaded_at: datetime | None = None
         self._loads_anew = False
         self._has_company = False
+        self._configured_at: datetime | None = None
         #: The replica whose configuration is newer than ours, as it was seen last while we followed.
         self._newer: Replica | None = None
         #: The last holder that was seen, for people.
@@ -105,6 +106,14 @@ class Lease:
     def has_company(self) -> bool:
         """Whether another replica was alive when this one looked last."""
         return self._has_company
+
+    @property
+    def configured_at(self) -> datetime | None:
+        """Since when the configuration that we began to lead with counts; None: from then on.
+
+        It keeps its rank while a replica with a newer one may come back, because it did not say goodbye.
+        """
+        return self._configured_at
 
     def check(self) -> None:
         """Raise `LeaseUncertain` unless an outward call may be made now."""
@@ -220,6 +229,9 @@ class Lease:
             newer = newer_configuration(me, self._others(tx, now), now) if is_over or is_due else self._newer
             may_take = is_over and newer is None and self._process.is_free() and self._process.is_well()
             term = tx.replicas.take(me, ttl=self._ttl or TTL, now=now) if may_take else None
+            if term is not None:
+                is_outranked = any(outranks(each, me) for each in tx.replicas.all())
+                self._configured_at = me.config_at if is_outranked else None
             self._has_company = self._has_company or not is_over
         self._has_succeeded = True
         self.holder = "" if holding is None or is_over else f"pid {holding.pid} on {holding.host}"

@@ -121,6 +121,11 @@ class Leading(Protocol):
         """Whether another replica was alive when this one looked last."""
         ...
 
+    @property
+    def configured_at(self) -> datetime | None:
+        """Since when the configuration that this process began to lead with counts; None: from then on."""
+        ...
+
     def check(self) -> None:
         """Raise `StoreBusy` unless an outward call may be made now: asked right before each."""
         ...
@@ -136,6 +141,7 @@ class Alone:
     leads = True
     is_contested = False
     has_company = False
+    configured_at = None
 
     def check(self) -> None:
         """Let every call be made."""

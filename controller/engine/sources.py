@@ -120,6 +120,8 @@ class _Running:
     source: Any
     shape: str
     door: _Door
+    #: The term that it belongs to; None for one that runs whoever leads.
+    term: int | None
     thread: SourceThread | None = None
     #: What the source noted, by name: when, and what.
     notes: dict[str, tuple[datetime, Json | bytes]] = field(default_factory=dict)
@@ -138,9 +140,9 @@ class Sources:
     def use(self, config: Config) -> None:
         """Start the sources that are new or changed, and stop those that are gone or changed, or are not for this replica now."""
         with self._changing:
-            leads = self._runtime.lease.leads
             for name, running in list(self._running.items()):
-                if config.sources.get(name) != running.spec or not (leads or _is_everywhere(running.source)):
+                is_over = running.term is not None and running.term != self._term()
+                if config.sources.get(name) != running.spec or is_over:
                     self._end(running)
                     del self._running[name]
                     self._runtime.complaints.forget(name)
@@ -236,16 +238,17 @@ class Sources:
         door = _Door()
         try:
             cls = load("sources", spec.type)
-            if not (runtime.lease.leads or _is_everywhere(cls)):
+            term = None if _is_everywhere(cls) else self._term()
+            if term is None and not _is_everywhere(cls):
                 return
-            source = guarded(cls(spec.options, self._context(name, notes, door)), f"source.{spec.type}")
+            source = guarded(cls(spec.options, self._context(name, notes, door, term)), f"source.{spec.type}")
         except Exception as error:  # one source that cannot be built must not keep the others from starting
             runtime.complaints.set(name, "build", f"cannot be built: {error}")
             runtime.log.error("source.not_built", source=name, error=repr(error), exc_info=True)
             return
         runtime.complaints.set(name, "build", None)
         shape = _shape(cls)
-        running = _Running(spec, source, shape, door, notes=notes)
+        running = _Running(spec, source, shape, door, term, notes=notes)
         self._running[name] = running
         if shape == "stream":
             running.thread = SourceThread(name, source, runtime)
@@ -264,12 +267,19 @@ class Sources:
     def _hand_to_ticker(self) -> None:
         self._ticker.use({name: each.source for name, each in self._running.items() if each.shape == "timed"})
 
-    def _context(self, name: str, notes: dict[str, tuple[datetime, Json | bytes]], door: _Door) -> SourceContext:
+    def _term(self) -> int | None:
+        """Return the term of this replica; None while it does not lead."""
+        term = self._runtime.store.term
+        return term.number if term is not None and self._runtime.lease.leads else None
+
+    def _context(
+        self, name: str, notes: dict[str, tuple[datetime, Json | bytes]], door: _Door, term: int | None
+    ) -> SourceContext:
         runtime = self._runtime
 
         def emit(batch: Batch) -> Any:
             with door.passing(name):
-                return self._inbox.put(name, batch).result()
+                return self._inbox.put(name, batch, term=term).result()
 
         def recall(prefix: str) -> Mapping[str, Any]:
             with runtime.store.reading() as tx:

@@ -185,20 +185,27 @@ class PeopleRows:
         )
         return done.rowcount > 0
 
-    def activate(self, *, version: str, body: Json, actor: str, policies: Iterable[Policy]) -> None:
+    def activate(
+        self,
+        *,
+        version: str,
+        body: Json,
+        actor: str,
+        policies: Iterable[Policy],
+        counts_from: datetime | None = None,
+    ) -> None:
         """Keep a configuration and the policy versions in it; doing so again changes when it was last activated.
 
+        It counts among those of several replicas from `counts_from`, by default from now.
         When it is another than before, history says so, for whoever asks later what was in force at an instant.
         """
         before = self._tx.execute(_LAST_ACTIVATED).scalar()
         if before != version:
             self._tx.record(CONFIGURATION, CONFIGURATION, before or "", version, "activated", "", actor)
         at = self._tx.database_now()  # replicas whose clocks differ compare it
-        row = {"body": body, "activated_at": at, "actor": actor}
-        insert = self._tx.insert(_config).values(version=version, **row)
-        self._tx.execute(
-            insert.on_conflict_do_update(index_elements=["version"], set_={"activated_at": at, "actor": actor})
-        )
+        changes = {"activated_at": at, "actor": actor, "counts_from": counts_from or at}
+        insert = self._tx.insert(_config).values(version=version, body=body, **changes)
+        self._tx.execute(insert.on_conflict_do_update(index_elements=["version"], set_=changes))
         rows = [
             {
                 "version": policy.version,

@@ -22,10 +22,14 @@ if TYPE_CHECKING:
 
 _leader = schema.leader
 _replica = schema.replica
+_config = schema.config_version
 _COLUMNS = [field.name for field in fields(Replica)]
 #: Built once: building a statement costs more than running it.
 _ALL = sa.select(_replica).order_by(_replica.c.id)
 _HOLDING = sa.select(_leader)
+_COUNTS_FROM = sa.select(sa.func.coalesce(_config.c.counts_from, _config.c.activated_at)).where(
+    _config.c.version == sa.bindparam("version")
+)
 
 
 @lru_cache(maxsize=2)
@@ -63,11 +67,8 @@ class ReplicaRows:
         self._tx.execute(sa.delete(_replica).where(_replica.c.id == replica_id))
 
     def configured_at(self, version: str) -> datetime | None:
-        """Return when a configuration was activated last; None for one that never was."""
-        table = schema.config_version
-        at: datetime | None = self._tx.execute(
-            sa.select(table.c.activated_at).where(table.c.version == version)
-        ).scalar()
+        """Return since when a configuration counts; None for one that was never activated."""
+        at: datetime | None = self._tx.execute(_COUNTS_FROM, {"version": version}).scalar()
         return at
 
     def forget(self, before: datetime) -> int:

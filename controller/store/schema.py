@@ -178,6 +178,8 @@ config_version = sa.Table(
     _json("body"),
     _at("activated_at"),
     _text("actor"),
+    #: Since when it counts among those of several replicas (`core/replica.py`); null: since it was activated.
+    _at("counts_from", null=True),
 )
 
 #: Every version of every policy that decided something.

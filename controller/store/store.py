@@ -466,13 +466,19 @@ class Transaction:
 
     def check_term(self) -> None:
         """Raise `StaleTerm` when another daemon leads."""
-        number = self.execute(_TERM if self.dialect == "sqlite" else _TERM.with_for_update(read=True)).scalar()
+        number = self.execute(_TERM if self.dialect == "sqlite" else _TERM_SHARED).scalar()
         if number != self.term:
             raise StaleTerm(f"term {self.term} is over, {number} leads now")
+
+    def present_term(self) -> int | None:
+        """Return the term of whoever leads; on PostgreSQL another may be taken before this transaction ends."""
+        number: int | None = self.execute(_TERM).scalar()
+        return number
 
 
 _BROKEN_HINT = "look at the disk and its messages; the next start reads what is really there, and if that is damaged, restore a backup"
 _TERM = sa.select(schema.leader.c.term)
+_TERM_SHARED = _TERM.with_for_update(read=True)
 _DATABASE_NOW = sa.select(
     sa.type_coerce(sa.cast(sa.extract("epoch", sa.func.clock_timestamp()) * 1_000_000, sa.BigInteger), dialect.Instant)
 )

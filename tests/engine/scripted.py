@@ -76,6 +76,8 @@ class World:
     mail_script: list[Exception | None] = field(default_factory=list)
     mail: list[Notification] = field(default_factory=list)
     obeys_term: bool = True
+    #: Called when a launcher is asked for its slots.
+    room_asked: Callable[[], None] = lambda: None
 
     def job(self, candidate: str, attempt: int = 0) -> FarJob:
         """Return the newest job of a candidate, or the one of an attempt."""
@@ -149,6 +151,7 @@ class ScriptedLauncher:
         self._world = WORLDS[context.base]
 
     def slots(self) -> int | None:
+        self._world.room_asked()
         return self._settings.slots
 
     def launch(self, order: Order) -> Handle:

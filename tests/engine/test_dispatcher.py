@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
@@ -106,6 +107,64 @@ def test_a_changed_number_of_slots_counts_after_the_reload(make_house: MakeHouse
     house.settle()
 
     assert [job.state for job in house.jobs()] == ["RUNNING", "RUNNING"]
+
+
+def model(launcher: str) -> dict[str, Any]:
+    return {"train": {"launcher": launcher}, "policies": {"drift": {"on": {"type": "drift"}}}}
+
+
+def two_launchers(make_house: MakeHouse) -> House:
+    """Return an installation whose second model is trained by another launcher."""
+    models = {"churn": model("scripted"), "other": model("nameless")}
+    return make_house(models=models)
+
+
+def test_a_launcher_is_asked_for_room_outside_of_transactions(make_house: MakeHouse) -> None:
+    """Its answer may take long, and nobody could write meanwhile; also when it is met for the first time, after a reload."""
+    house = make_house()
+    writing = house.store._writing
+    assert writing is not None
+    asked: list[bool] = []
+    house.world.room_asked = lambda: asked.append(writing.locked())
+    house.train()
+    house.write(models={"other": model("nameless")})
+    house.desk.reload(who="ann")
+    house.send()
+    house.settle()
+
+    assert [job.state for job in house.jobs()] == ["RUNNING", "RUNNING"]
+    assert len(asked) >= 2
+    assert not any(asked)
+
+
+def test_a_launcher_that_cannot_say_how_many_jobs_it_takes_waits_alone(make_house: MakeHouse) -> None:
+    """Jobs of others are launched; its own wait until it can say."""
+    house = two_launchers(make_house)
+
+    def fail() -> None:
+        raise ValueError("no such cluster")
+
+    house.world.room_asked = fail
+    house.send()
+    house.settle()
+    waiting = [job.state for job in house.jobs()]
+    complaints = house.runtime.complaints.all()
+    house.world.room_asked = lambda: None
+    house.advance(timedelta(seconds=10))
+
+    assert waiting == ["PENDING", "PENDING"]
+    assert (
+        len(
+            [
+                each
+                for each in complaints
+                if "does not say how many jobs it takes: ValueError('no such cluster')" in each
+            ]
+        )
+        == 2
+    )
+    assert [job.state for job in house.jobs()] == ["RUNNING", "RUNNING"]
+    assert house.runtime.complaints.all() == []
 
 
 def test_templates_are_filled(make_house: MakeHouse) -> None:

@@ -9,7 +9,7 @@ import pytest
 from controller.core.model import LedgerEntry, NewEvent
 from controller.crash import arm, disarm
 from controller.engine import inbox as inbox_module
-from controller.errors import InvalidInput, StoreBusy
+from controller.errors import Conflict, InvalidInput, StoreBusy
 from controller.ports import Batch
 from tests.engine.house import House
 
@@ -236,3 +236,24 @@ def test_intake_needs_no_term(house: House) -> None:
     house.store.term = None
 
     assert not house.send().duplicate
+
+
+def test_G05_what_a_former_leader_still_reads_is_not_stored(house: House) -> None:
+    """Its place in what it reads would be written over the present leader's; who is not bound to a term is stored all the same."""
+    former = house.store.term
+    assert former is not None
+    mine = house.inbox.put(
+        "bucket", batch("new", ledger=(LedgerEntry(key="place", value="5"),)), term=former.number + 1
+    )
+    stale = house.inbox.put("bucket", batch("old", ledger=(LedgerEntry(key="place", value="3"),)), term=former.number)
+    pushed = house.inbox.put("api", batch("pushed"))
+    house.store.lead(owner="another", host="test", pid=2)
+    house.inbox.tick(house.now)
+
+    with pytest.raises(Conflict, match="another replica leads now"):
+        stale.result(timeout=0)
+    assert [event.source_id for event in house.events()] == ["new", "pushed"]
+    assert not mine.result(timeout=0)[0].duplicate
+    assert not pushed.result(timeout=0)[0].duplicate
+    with house.store.reading() as tx:
+        assert tx.events.recall("bucket", "place") == {"place": "5"}

@@ -17,6 +17,7 @@ from controller.clock import Ids
 from controller.config import Config, load_config
 from controller.core.replica import LIVE
 from controller.crash import arm, disarm
+from controller.engine.evaluator import Evaluator
 from controller.engine.lease import QUIET, TTL, Lease, LeaseUncertain, Process
 from controller.engine.runtime import Runtime
 from controller.errors import StoreBusy
@@ -334,6 +335,60 @@ def test_an_older_configuration_decides_only_when_nobody_with_the_newer_one_is_t
 
     assert one.lease.leads
     assert one.complaints() == []
+
+
+def led_by_the_older(table: Table, newer: Seat) -> Seat:
+    """Let the first seat, with an older configuration, lead and decide because the newer one's process is gone."""
+    older = table.seats[0]
+    table.wait(LIVE + timedelta(seconds=1), older)
+    older.tick()
+    assert older.lease.leads
+    Evaluator(older.runtime).tick(older.clock.now())
+    newer.clock.advance(LIVE + timedelta(seconds=1))
+    return older
+
+
+def test_an_older_configuration_that_had_to_decide_is_not_newer_for_that(table: Table) -> None:
+    """When the newer one's replica is back after a crash, it leads again: a deployment that was half done goes on."""
+    table.sit(table.config("drift")).tick()
+    table.wait(5)
+    newer = table.config("other")
+    died = table.sit(newer)
+    died.tick()
+    table.seats[0].tick()
+    died.tick()
+    Evaluator(died.runtime).tick(died.clock.now())
+    older = led_by_the_older(table, died)
+    back = table.sit(newer)
+    back.tick()
+    older.tick()
+    back.tick()
+
+    assert back.lease.leads
+    assert not older.lease.leads
+
+
+def test_a_newer_configuration_that_was_taken_back_is_older_afterwards(table: Table) -> None:
+    """Its replicas said goodbye, so what decides now was meant: a forgotten replica with the other one must not take over."""
+    table.sit(table.config("drift")).tick()
+    table.wait(5)
+    newer = table.config("other")
+    gone = table.sit(newer)
+    gone.tick()
+    table.seats[0].tick()
+    gone.tick()
+    Evaluator(gone.runtime).tick(gone.clock.now())
+    gone.lease.give_back()
+    gone.lease.leave()
+    older = led_by_the_older(table, gone)
+    forgotten = table.sit(newer)
+    forgotten.tick()
+    older.tick()
+    table.wait(5, older, forgotten)
+    forgotten.tick()
+
+    assert table.leaders() == [1]
+    assert "has a newer configuration" in forgotten.complaints()[0]
 
 
 def test_a_reload_on_a_follower_makes_it_lead(table: Table) -> None:

@@ -436,10 +436,10 @@ class _Waited:
     def __init__(self, process: Process) -> None:
         self._process = process
 
-    def put(self, origin: str, batch: Batch) -> _Answer:
+    def put(self, origin: str, batch: Batch, *, term: int | None = None) -> _Answer:
         """Hand over a batch."""
         self._process.stage.reached("source.emit")
-        return _Answer(self._process, self._process.crew.inbox.put(origin, batch))
+        return _Answer(self._process, self._process.crew.inbox.put(origin, batch, term=term))
 
 
 class _Answer:

@@ -43,6 +43,7 @@ def _replicas() -> None:
         sa.PrimaryKeyConstraint("id", name=op.f("pk_replica")),
     )
     op.create_index("ix_replica_owner", "replica", ["owner"], unique=False)
+    op.add_column("config_version", sa.Column("counts_from", sa.BigInteger(), nullable=True))
 
 
 def _sources() -> None:
