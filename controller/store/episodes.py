@@ -46,6 +46,14 @@ _ALIVE = (
         expires_after_seconds=sa.bindparam("b_seconds"),
     )
 )
+# SQLite prepares a statement anew each time that a number is bound in its LIMIT; so it stands in the text.
+_OPEN = (
+    sa.select(_episode)
+    .where(_IS_OPEN)
+    .order_by(_episode.c.opened_at, _episode.c.id)
+    .limit(sa.literal_column(str(_MOST_OPEN), sa.Integer))
+)
+_OPEN_OF = _OPEN.where(_episode.c.origin.in_(sa.bindparam("origins", expanding=True)))
 _NEXT_EXPIRY = sa.select(sa.func.min(_episode.c.expires_at)).where(_IS_OPEN)
 _DUE = (
     sa.select(_episode)
@@ -126,10 +134,8 @@ class EpisodeRows:
 
     def open_of(self, origins: Sequence[str] | None) -> list[Episode]:
         """Return open episodes of these origins, or of all for None, the oldest first; at most as many as anybody would read."""
-        statement = sa.select(_episode).where(_IS_OPEN).order_by(_episode.c.opened_at, _episode.c.id).limit(_MOST_OPEN)
-        if origins is not None:
-            statement = statement.where(_episode.c.origin.in_(origins))
-        return [record(Episode, row) for row in self._tx.execute(statement)]
+        rows = self._tx.execute(_OPEN) if origins is None else self._tx.execute(_OPEN_OF, {"origins": origins})
+        return [record(Episode, row) for row in rows]
 
     def of_event(self, event: Event) -> Episode | None:
         """Return the episode that an event belongs to; None for none, or when it was never decided on.

@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
@@ -21,13 +22,30 @@ if TYPE_CHECKING:
 
 _event = schema.event
 _ledger = schema.ledger
-_IDENTITY = sa.select(_event.c.identity, _event.c.id, _event.c.origin, _event.c.source, _event.c.source_id)
+_KNOWN = sa.select(_event.c.identity, _event.c.id, _event.c.origin, _event.c.source, _event.c.source_id).where(
+    _event.c.identity.in_(sa.bindparam("identities", expanding=True, type_=_event.c.identity.type))
+)
 _OF_RUN = (
     sa.select(_event)
     .join(schema.run_cause, schema.run_cause.c.event_id == _event.c.id)
     .where(schema.run_cause.c.run_id == sa.bindparam("run_id"))
     .order_by(_event.c.id)
 )
+# SQLite prepares a statement anew each time that a number is bound in its LIMIT; so it stands in the text.
+_OLDEST_PENDING = (
+    sa.select(_event.c.received_at)
+    .where(_event.c.state == "PENDING")
+    .order_by(_event.c.id)
+    .limit(sa.literal_column("1", sa.Integer))
+)
+_FORGET = sa.delete(_ledger).where(_ledger.c.source == sa.bindparam("source"), _ledger.c.key == sa.bindparam("key"))
+
+
+@lru_cache(maxsize=2)
+def _keep(name: str) -> Any:
+    """Return the statement that writes entries of the ledger."""
+    insert = dialect.insert(_ledger, name)
+    return insert.on_conflict_do_update(index_elements=["source", "key"], set_={"value": insert.excluded.value})
 
 
 def identity_of(origin: str, source: str, source_id: str, salt: int = 0) -> int:
@@ -128,7 +146,7 @@ class EventRows:
         found = {}
         for start in range(0, len(identities), 500):
             some = identities[start : start + 500]
-            for row in self._tx.execute(_IDENTITY.where(_event.c.identity.in_(some))):
+            for row in self._tx.execute(_KNOWN, {"identities": some}):
                 found[row.identity] = row
         return found
 
@@ -170,16 +188,10 @@ class EventRows:
         """Write what a source remembers; a value of None forgets."""
         kept = [{"source": source, "key": e.key, "value": e.value} for e in entries if e.value is not None]
         if kept:
-            statement = self._tx.insert(_ledger)
-            self._tx.execute(
-                statement.on_conflict_do_update(
-                    index_elements=["source", "key"], set_={"value": statement.excluded.value}
-                ),
-                kept,
-            )
+            self._tx.execute(_keep(self._tx.dialect), kept)
         for entry in entries:
             if entry.value is None:
-                self._tx.execute(sa.delete(_ledger).where(_ledger.c.source == source, _ledger.c.key == entry.key))
+                self._tx.execute(_FORGET, {"source": source, "key": entry.key})
 
     def recall(self, source: str, prefix: str) -> dict[str, Json]:
         """Return what a source remembers under keys with this prefix."""
@@ -190,5 +202,4 @@ class EventRows:
 
     def oldest_pending(self) -> datetime | None:
         """Return when the oldest undecided event came in."""
-        statement = sa.select(_event.c.received_at).where(_event.c.state == "PENDING").order_by(_event.c.id).limit(1)
-        return self._tx.execute(statement).scalar()
+        return self._tx.execute(_OLDEST_PENDING).scalar()

@@ -35,8 +35,35 @@ _MODEL = sa.select(_model).where(_model.c.name == sa.bindparam("name"))
 _ENDED_WELL = (
     sa.select(schema.run.c.id).where(schema.run.c.id == _version.c.run_id, schema.run.c.state == "SUCCEEDED").exists()
 )
+_INSERT_VERSION = sa.insert(_version)
+_VERSION = sa.select(_version).where(_version.c.id == sa.bindparam("version_id"))
+_LAST_NUMBER = sa.select(sa.func.coalesce(sa.func.max(_version.c.number), 0)).where(
+    _version.c.model == sa.bindparam("model")
+)
+_VERSIONS_OF_RUN = sa.select(_version).where(_version.c.run_id == sa.bindparam("run_id")).order_by(_version.c.number)
+_FORGETTABLE = (
+    sa.select(_version)
+    .where(
+        _version.c.model == sa.bindparam("model"),
+        _version.c.artifact_kept,
+        _version.c.run_id.is_not(None),
+        sa.or_(
+            _version.c.state.in_(("REJECTED", "RETIRED", "ROLLED_BACK")),
+            # Nothing promotes these: their model has no promoters.
+            sa.and_(_version.c.state == "CANDIDATE", _ENDED_WELL),
+        ),
+    )
+    .order_by(_version.c.number.desc())
+)
 # Written into the statement, so that the planner can use the partial index.
 _IS_PENDING = _promotion.c.state == sa.literal_column("'PENDING'")
+_INSERT_PROMOTION = sa.insert(_promotion)
+_INSERT_STEP = sa.insert(_step)
+# Without an order: for that of the ids SQLite would read all promotions there ever were.
+_PENDING = sa.select(_promotion).where(_IS_PENDING)
+_PENDING_OF = sa.select(_promotion).where(_promotion.c.model == sa.bindparam("model"), _IS_PENDING)
+_PROMOTIONS = sa.select(_promotion).where(_promotion.c.model == sa.bindparam("model")).order_by(_promotion.c.id.desc())
+_STEPS = sa.select(_step).where(_step.c.promotion_id == sa.bindparam("promotion_id")).order_by(_step.c.position)
 _LAST_CHANGE = sa.select(sa.func.max(schema.history.c.seq))
 _CHAMPION = (
     sa.select(_version, schema.run.c.decided_at)
@@ -101,9 +128,7 @@ class ModelRows:
         candidate: str | None = None,
     ) -> Version:
         """Write a new version, CANDIDATE, with the model's next number."""
-        number = self._tx.execute(
-            sa.select(sa.func.coalesce(sa.func.max(_version.c.number), 0)).where(_version.c.model == model)
-        ).scalar_one()
+        number = self._tx.execute(_LAST_NUMBER, {"model": model}).scalar_one()
         version = Version(
             id=self._tx.ids.make(VERSION_ID),
             model=model,
@@ -120,7 +145,7 @@ class ModelRows:
             promoted_at=None,
         )
         row = {name: getattr(version, name) for name in Version.__dataclass_fields__}
-        self._tx.execute(sa.insert(_version), {**row, "artifact_kept": True})
+        self._tx.execute(_INSERT_VERSION, {**row, "artifact_kept": True})
         self._tx.record(
             "version",
             version.id,
@@ -136,7 +161,7 @@ class ModelRows:
         """Return one version."""
         if version_id is None:
             return None
-        row = self._tx.execute(sa.select(_version).where(_version.c.id == version_id)).first()
+        row = self._tx.execute(_VERSION, {"version_id": version_id}).first()
         return None if row is None else record(Version, row)
 
     def version_called(self, model: str, name: str) -> Version | None:
@@ -156,8 +181,7 @@ class ModelRows:
 
     def versions_of_run(self, run_id: str) -> list[Version]:
         """Return the versions that a run made."""
-        statement = sa.select(_version).where(_version.c.run_id == run_id).order_by(_version.c.number)
-        return [record(Version, row) for row in self._tx.execute(statement)]
+        return [record(Version, row) for row in self._tx.execute(_VERSIONS_OF_RUN, {"run_id": run_id})]
 
     def move_version(
         self,
@@ -249,11 +273,11 @@ class ModelRows:
         if self.pending_promotion(model.name) is not None:
             raise Conflict(f"another promotion of model {model.name!r} is under way; try again when it has ended")
         row = {name: getattr(promotion, name) for name in Promotion.__dataclass_fields__}
-        self._tx.execute(sa.insert(_promotion), row)
+        self._tx.execute(_INSERT_PROMOTION, row)
         self._tx.record("promotion", promotion.id, "", "PENDING", kind, reason, actor)
         for position, promoter in enumerate(promoters, start=1):
             self._tx.execute(
-                sa.insert(_step),
+                _INSERT_STEP,
                 {
                     "id": f"{promotion.id}-{position}",
                     "promotion_id": promotion.id,
@@ -270,20 +294,17 @@ class ModelRows:
 
     def pending_promotion(self, model: str) -> Promotion | None:
         """Return the promotion of a model that is under way."""
-        statement = sa.select(_promotion).where(_promotion.c.model == model, _IS_PENDING)
-        row = self._tx.execute(statement).first()
+        row = self._tx.execute(_PENDING_OF, {"model": model}).first()
         return None if row is None else record(Promotion, row)
 
     def pending_promotions(self) -> list[Promotion]:
         """Return every promotion that is under way, oldest first."""
-        # Without an order: for that of the ids SQLite would read all promotions there ever were.
-        found = self._tx.execute(sa.select(_promotion).where(_IS_PENDING))
-        return sorted((record(Promotion, row) for row in found), key=lambda promotion: promotion.id)
+        found = [record(Promotion, row) for row in self._tx.execute(_PENDING)]
+        return sorted(found, key=lambda promotion: promotion.id)
 
     def promotions(self, model: str) -> list[Promotion]:
         """Return a model's promotions, the newest first."""
-        statement = sa.select(_promotion).where(_promotion.c.model == model).order_by(_promotion.c.id.desc())
-        return [record(Promotion, row) for row in self._tx.execute(statement)]
+        return [record(Promotion, row) for row in self._tx.execute(_PROMOTIONS, {"model": model})]
 
     def promotion_of_run(self, run_id: str) -> Promotion | None:
         """Return the newest promotion that a run asked for."""
@@ -293,8 +314,7 @@ class ModelRows:
 
     def steps(self, promotion_id: str) -> list[Step]:
         """Return the steps of a promotion, in order."""
-        statement = sa.select(_step).where(_step.c.promotion_id == promotion_id).order_by(_step.c.position)
-        return [record(Step, row) for row in self._tx.execute(statement)]
+        return [record(Step, row) for row in self._tx.execute(_STEPS, {"promotion_id": promotion_id})]
 
     def move_step(self, step: Step, target: str, *, cause: str, reason: str = "", **values: Any) -> None:
         """Change a step's state."""
@@ -333,21 +353,8 @@ class ModelRows:
         pending = self.pending_promotion(model)
         wanted = (pending.version_id, pending.previous_id) if pending is not None else ()
         spared = {state.champion_id, *last, *wanted}
-        statement = (
-            sa.select(_version)
-            .where(
-                _version.c.model == model,
-                _version.c.artifact_kept,
-                _version.c.run_id.is_not(None),
-                sa.or_(
-                    _version.c.state.in_(("REJECTED", "RETIRED", "ROLLED_BACK")),
-                    # Nothing promotes these: their model has no promoters.
-                    sa.and_(_version.c.state == "CANDIDATE", _ENDED_WELL),
-                ),
-            )
-            .order_by(_version.c.number.desc())
-        )
-        old = [v for v in (record(Version, row) for row in self._tx.execute(statement)) if v.id not in spared]
+        found = self._tx.execute(_FORGETTABLE, {"model": model})
+        old = [v for v in (record(Version, row) for row in found) if v.id not in spared]
         return old[keep:]
 
     def last_change(self) -> int:

@@ -33,6 +33,63 @@ _notification = schema.notification
 _IS_PENDING = _notification.c.state == sa.literal_column("'PENDING'")
 _IS_OPEN = sa.and_(_IS_PENDING, _notification.c.group_id.is_(None))
 _IS_CLOSED = sa.and_(_IS_PENDING, _notification.c.group_id.is_not(None))
+_INSERT = sa.insert(_notification)
+_KIND = (_notification.c.channel, _notification.c.kind, _notification.c.model)
+_WAITING = (
+    sa.select(*_KIND, sa.func.count().label("count"), sa.func.min(_notification.c.created_at).label("first_at"))
+    .where(_IS_OPEN, _notification.c.due_at <= sa.bindparam("now"))
+    .group_by(*_KIND)
+    .order_by(sa.func.min(_notification.c.id))
+)
+_NEXT_OPEN = sa.select(sa.func.min(_notification.c.due_at)).where(
+    _IS_OPEN, _notification.c.due_at > sa.bindparam("now")
+)
+_CLOSE = (
+    sa.update(_notification)
+    .where(_notification.c.id.in_(sa.bindparam("b_ids", expanding=True)), _IS_OPEN)
+    .values(group_id=_notification.c.id, closed_at=sa.bindparam("b_now"), due_at=sa.bindparam("b_now"))
+)
+_CLOSE_TOGETHER = _CLOSE.values(group_id=sa.bindparam("b_group_id"))
+# SQLite prepares a statement anew each time that a number is bound in its LIMIT; so it stands in the text.
+_SOME = sa.bindparam("some", type_=sa.Integer, literal_execute=True)
+_OLDEST = (
+    sa.select(_notification.c.id)
+    .where(
+        _IS_OPEN,
+        _notification.c.channel == sa.bindparam("channel"),
+        _notification.c.kind == sa.bindparam("kind"),
+        _notification.c.due_at <= sa.bindparam("now"),
+    )
+    .order_by(_notification.c.id)
+    .limit(_SOME)
+)
+_OLDEST_OF_MODEL = _OLDEST.where(_notification.c.model == sa.bindparam("model"))
+_OLDEST_OF_NONE = _OLDEST.where(_notification.c.model.is_(None))
+_DUE = (
+    sa.select(_notification.c.group_id)
+    .where(
+        _IS_CLOSED,
+        _notification.c.channel == sa.bindparam("channel"),
+        _notification.c.due_at <= sa.bindparam("now"),
+    )
+    .group_by(_notification.c.group_id)
+    .order_by(sa.func.min(_notification.c.due_at), _notification.c.group_id)
+    .limit(_SOME)
+)
+_MEMBERS = (
+    sa.select(_notification)
+    .where(_IS_PENDING, _notification.c.group_id.in_(sa.bindparam("groups", expanding=True)))
+    .order_by(_notification.c.group_id, _notification.c.id)
+)
+_DUE_BY_CHANNEL = (
+    sa.select(
+        sa.func.min(_notification.c.channel).label("channel"),
+        sa.func.min(_notification.c.due_at).label("due_at"),
+    )
+    .where(_IS_CLOSED)
+    # By an expression: for groups that come in the order of an index, SQLite would read all messages there ever were.
+    .group_by(_notification.c.channel.concat(""))
+)
 
 
 def _is(model: str | None) -> sa.ColumnElement[bool]:
@@ -93,7 +150,7 @@ class OutboxRows:
                 "group_id": None,
                 "closed_at": None,
             }
-            self._tx.execute(sa.insert(_notification), row)
+            self._tx.execute(_INSERT, row)
 
     def count(
         self,
@@ -156,15 +213,7 @@ class OutboxRows:
 
     def waiting(self, now: datetime) -> list[Waiting]:
         """Return the messages that are due and not closed yet, by channel, kind and model, those that wait longest first."""
-        columns = (_notification.c.channel, _notification.c.kind, _notification.c.model)
-        first_at = sa.func.min(_notification.c.created_at).label("first_at")
-        statement = (
-            sa.select(*columns, sa.func.count().label("count"), first_at)
-            .where(_IS_OPEN, _notification.c.due_at <= now)
-            .group_by(*columns)
-            .order_by(sa.func.min(_notification.c.id))
-        )
-        return [record(Waiting, row) for row in self._tx.execute(statement)]
+        return [record(Waiting, row) for row in self._tx.execute(_WAITING, {"now": now})]
 
     def told_at(self, waiting: Waiting) -> datetime | None:
         """Return when messages like these were last closed, None when none ever were."""
@@ -179,15 +228,11 @@ class OutboxRows:
         """Decide that the oldest of these are sent now, as one or each by itself; return how many they are."""
         chosen = self._oldest(waiting, most)
         if chosen:
-            self._tx.execute(
-                sa.update(_notification)
-                .where(_notification.c.id.in_(chosen), _IS_OPEN)
-                .values(
-                    group_id=chosen[0] if together else _notification.c.id,
-                    closed_at=self._tx.now,
-                    due_at=self._tx.now,
-                )
-            )
+            parameters = {"b_ids": chosen, "b_now": self._tx.now}
+            if together:
+                self._tx.execute(_CLOSE_TOGETHER, {**parameters, "b_group_id": chosen[0]})
+            else:
+                self._tx.execute(_CLOSE, parameters)
         return len(chosen)
 
     def skip(self, waiting: Waiting, *, reason: str, most: int) -> int:
@@ -200,58 +245,29 @@ class OutboxRows:
         return len(chosen)
 
     def _oldest(self, waiting: Waiting, most: int) -> list[str]:
-        statement = (
-            sa.select(_notification.c.id)
-            .where(
-                _IS_OPEN,
-                _notification.c.channel == waiting.channel,
-                _notification.c.kind == waiting.kind,
-                _is(waiting.model),
-                _notification.c.due_at <= self._tx.now,
-            )
-            .order_by(_notification.c.id)
-            .limit(most)
-        )
-        return list(self._tx.execute(statement).scalars())
+        parameters = {"channel": waiting.channel, "kind": waiting.kind, "now": self._tx.now, "some": most}
+        if waiting.model is None:
+            found = self._tx.execute(_OLDEST_OF_NONE, parameters)
+        else:
+            found = self._tx.execute(_OLDEST_OF_MODEL, {**parameters, "model": waiting.model})
+        return list(found.scalars())
 
     # ------------------------------------------------------------------------------------------- sending
 
     def due(self, channel: str, now: datetime, limit: int) -> list[list[Notification]]:
         """Return the groups of a channel whose time has come, oldest first, each with its members in order."""
-        heads = (
-            sa.select(_notification.c.group_id)
-            .where(_IS_CLOSED, _notification.c.channel == channel, _notification.c.due_at <= now)
-            .group_by(_notification.c.group_id)
-            .order_by(sa.func.min(_notification.c.due_at), _notification.c.group_id)
-            .limit(limit)
-        )
-        order = list(self._tx.execute(heads).scalars())
-        members = (
-            sa.select(_notification)
-            .where(_IS_PENDING, _notification.c.group_id.in_(order))
-            .order_by(_notification.c.group_id, _notification.c.id)
-        )
-        found = [record(Notification, row) for row in self._tx.execute(members)]
+        order = list(self._tx.execute(_DUE, {"channel": channel, "now": now, "some": limit}).scalars())
+        found = [record(Notification, row) for row in self._tx.execute(_MEMBERS, {"groups": order})]
         groups = {key: list(group) for key, group in groupby(found, key=lambda message: message.group_id)}
         return [groups[key] for key in order if key in groups]
 
     def due_by_channel(self) -> dict[str, datetime]:
         """Return for each channel when the next of its groups is due."""
-        statement = (
-            sa.select(
-                sa.func.min(_notification.c.channel).label("channel"),
-                sa.func.min(_notification.c.due_at).label("due_at"),
-            )
-            .where(_IS_CLOSED)
-            # By an expression: for groups that come in the order of an index, SQLite would read all messages there ever were.
-            .group_by(_notification.c.channel.concat(""))
-        )
-        return {row.channel: row.due_at for row in self._tx.execute(statement)}
+        return {row.channel: row.due_at for row in self._tx.execute(_DUE_BY_CHANNEL)}
 
     def next_open(self, now: datetime) -> datetime | None:
         """Return when the next message comes due of which it is not decided yet with which it is sent."""
-        statement = sa.select(sa.func.min(_notification.c.due_at)).where(_IS_OPEN, _notification.c.due_at > now)
-        return self._tx.execute(statement).scalar()
+        return self._tx.execute(_NEXT_OPEN, {"now": now}).scalar()
 
     def move(self, messages: Sequence[Notification], target: str, *, cause: str, reason: str = "") -> None:
         """End a group: SENT or DEAD."""

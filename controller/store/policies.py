@@ -27,11 +27,31 @@ _held = schema.held_cause
 _decision = schema.decision
 _run = schema.run
 
-_GET_STATE = sa.select(_state).where(
+_PLACE = (
     _state.c.model == sa.bindparam("model"),
     _state.c.policy == sa.bindparam("policy"),
     _state.c.key == sa.bindparam("key"),
 )
+_GROUP = (
+    _held.c.model == sa.bindparam("model"),
+    _held.c.policy == sa.bindparam("policy"),
+    _held.c.key == sa.bindparam("key"),
+)
+_STATES = sa.select(_state)
+_GET_STATE = _STATES.where(*_PLACE)
+_DROP_STATE = sa.delete(_state).where(*_PLACE)
+_LOOK_AGAIN = (
+    sa.update(_state)
+    .where(_state.c.due_at > sa.bindparam("b_now"), _state.c.stage == sa.bindparam("b_stage"))
+    .values(due_at=sa.bindparam("b_now"))
+)
+_COLLECTED = sa.select(_held).where(*_GROUP).order_by(_held.c.event_id)
+_DROP_CAUSES = sa.delete(_held).where(*_GROUP)
+_DROP_CAUSES_BEFORE = _DROP_CAUSES.where(_held.c.time < sa.bindparam("before"))
+_DROP_CAUSES_OF = _DROP_CAUSES.where(
+    _held.c.time.in_(sa.bindparam("instants", expanding=True, type_=_held.c.time.type))
+)
+_LET_GO = _DROP_CAUSES.where(_held.c.event_id == sa.bindparam("event_id"))
 _NEXT_SEQ = (
     sa.update(schema.leader)
     .where(schema.leader.c.id == 1, schema.leader.c.term == sa.bindparam("my_term"))
@@ -47,15 +67,7 @@ _HOLDS_OF = (
     .where(_held.c.event_id == sa.bindparam("event_id"), _state.c.stage.is_not(None))
     .order_by(_state.c.model, _state.c.policy, _state.c.key)
 )
-_COUNT_HELD = (
-    sa.select(sa.func.count())
-    .select_from(_held)
-    .where(
-        _held.c.model == sa.bindparam("model"),
-        _held.c.policy == sa.bindparam("policy"),
-        _held.c.key == sa.bindparam("key"),
-    )
-)
+_COUNT_HELD = sa.select(sa.func.count()).select_from(_held).where(*_GROUP)
 _COUNT_KEYS = (
     sa.select(sa.func.count())
     .select_from(_state)
@@ -96,16 +108,7 @@ _LAST_ENDED = (
 )
 
 #: Which runs of ours emitted what is held; a cause from outside gives NULL.
-_HELD_EMITTERS = (
-    sa.select(_held.c.emitted_by)
-    .where(
-        _held.c.model == sa.bindparam("model"),
-        _held.c.policy == sa.bindparam("policy"),
-        _held.c.key == sa.bindparam("key"),
-    )
-    .group_by(_held.c.emitted_by)
-    .limit(100)
-)
+_HELD_EMITTERS = sa.select(_held.c.emitted_by).where(*_GROUP).group_by(_held.c.emitted_by).limit(100)
 _job = schema.job
 _attempt = schema.attempt
 #: Whether something of a run was launched, or may have been, which only a person could say.
@@ -168,6 +171,29 @@ def _add_to_tally(name: str) -> Any:
     )
 
 
+@lru_cache(maxsize=2)
+def _save_state(name: str) -> Any:
+    """Return the statement that writes a state in the place of what was there."""
+    insert = dialect.insert(_state, name)
+    return insert.on_conflict_do_update(
+        index_elements=["model", "policy", "key"],
+        set_={column.name: insert.excluded[column.name] for column in _state.c if not column.primary_key},
+    )
+
+
+@lru_cache(maxsize=4)
+def _wake(columns: tuple[str, ...]) -> sa.Update:
+    """Return the statement that makes due now what waits, of the states with given values in these columns."""
+    return (
+        sa.update(_state)
+        .where(
+            _state.c.waits_for.in_(sa.bindparam("b_waits_for", expanding=True)),
+            *(_state.c[name] == sa.bindparam(f"b_{name}") for name in columns),
+        )
+        .values(due_at=sa.bindparam("b_now"), waits_for=None)
+    )
+
+
 class PolicyRows:
     """Decisions, states and collected causes, within one transaction."""
 
@@ -190,9 +216,12 @@ class PolicyRows:
     def save_state(self, policy: Policy, key: str, state: PolicyState) -> None:
         """Write what a policy remembers for a key; one that remembers nothing has no row, so that keys do not pile up."""
         if state == PolicyState(on_hash=state.on_hash):
-            self._tx.execute(sa.delete(_state).where(*_place(policy.model, policy.name, key)))
+            self._tx.execute(_DROP_STATE, {"model": policy.model, "policy": policy.name, "key": key})
             return
-        values = {
+        row = {
+            "model": policy.model,
+            "policy": policy.name,
+            "key": key,
             "version": policy.version,
             "on_hash": state.on_hash,
             "slots": dict(state.slots),
@@ -203,8 +232,7 @@ class PolicyRows:
             "waits_for": state.waits_for,
             "updated_at": self._tx.now,
         }
-        insert = self._tx.insert(_state).values(model=policy.model, policy=policy.name, key=key, **values)
-        self._tx.execute(insert.on_conflict_do_update(index_elements=["model", "policy", "key"], set_=values))
+        self._tx.execute(_save_state(self._tx.dialect), row)
 
     def due(self, now: datetime, limit: int) -> list[tuple[str, str, str]]:
         """Return (model, policy, key) of states whose time has come, the longest overdue first; of equals in the order of their names."""
@@ -224,25 +252,24 @@ class PolicyRows:
 
     def wake(self, *, model: str | None, waits_for: Sequence[str], policy: str | None = None) -> int:
         """Make due now what waits for something that just happened; return how many."""
-        statement = sa.update(_state).where(_state.c.waits_for.in_(_waits_with(waits_for)))
-        if model is not None:
-            statement = statement.where(_state.c.model == model)
-        if policy is not None:
-            statement = statement.where(_state.c.policy == policy)
-        return self._tx.execute(statement.values(due_at=self._tx.now, waits_for=None)).rowcount
+        given = {name: value for name, value in (("model", model), ("policy", policy)) if value is not None}
+        parameters = {"b_waits_for": _waits_with(waits_for), "b_now": self._tx.now}
+        parameters |= {f"b_{name}": value for name, value in given.items()}
+        return self._tx.execute(_wake(tuple(given)), parameters).rowcount
 
     def states(self) -> list[tuple[str, str, str, str, PolicyState]]:
         """Return every state as (model, policy, key, policy version, state); for a change of configuration."""
-        rows = self._tx.execute(sa.select(_state)).all()
+        rows = self._tx.execute(_STATES).all()
         return [(row.model, row.policy, row.key, row.version, record(PolicyState, row)) for row in rows]
 
     def touch(self, model: str, policy: str, key: str) -> None:
         """Make a state due now."""
-        self._tx.execute(sa.update(_state).where(*_place(model, policy, key)).values(due_at=self._tx.now))
+        mine = (_state.c.model == model, _state.c.policy == policy, _state.c.key == key)
+        self._tx.execute(sa.update(_state).where(*mine).values(due_at=self._tx.now))
 
     def drop_state(self, model: str, policy: str, key: str) -> None:
         """Forget a state and the causes it collected."""
-        self._tx.execute(sa.delete(_state).where(*_place(model, policy, key)))
+        self._tx.execute(_DROP_STATE, {"model": model, "policy": policy, "key": key})
         self.drop_causes(model, policy, key)
 
     def collect(self, model: str, policy: str, key: str, cause: Cause) -> None:
@@ -254,21 +281,22 @@ class PolicyRows:
 
     def collected(self, model: str, policy: str, key: str) -> list[Cause]:
         """Return the causes collected for a policy and key, in the order of storing."""
-        statement = sa.select(_held).where(*_group(model, policy, key)).order_by(_held.c.event_id)
-        return [record(Cause, row) for row in self._tx.execute(statement)]
+        found = self._tx.execute(_COLLECTED, {"model": model, "policy": policy, "key": key})
+        return [record(Cause, row) for row in found]
 
     def drop_causes(self, model: str, policy: str, key: str, *, before: datetime | None = None) -> None:
         """Let go of the causes collected for a policy and key, or of those from before an instant."""
-        statement = sa.delete(_held).where(*_group(model, policy, key))
-        if before is not None:
-            statement = statement.where(_held.c.time < before)
-        self._tx.execute(statement)
+        group = {"model": model, "policy": policy, "key": key}
+        if before is None:
+            self._tx.execute(_DROP_CAUSES, group)
+        else:
+            self._tx.execute(_DROP_CAUSES_BEFORE, {**group, "before": before})
 
     def drop_causes_of(self, model: str, policy: str, key: str, instants: Sequence[datetime]) -> None:
         """Let go of the causes collected for a policy and key that are of these instants."""
         for start in range(0, len(instants), _SOME):
             some = instants[start : start + _SOME]
-            self._tx.execute(sa.delete(_held).where(*_group(model, policy, key), _held.c.time.in_(some)))
+            self._tx.execute(_DROP_CAUSES_OF, {"model": model, "policy": policy, "key": key, "instants": some})
 
     def key_count(self, model: str, policy: str) -> int:
         """Return for how many keys a policy remembers something."""
@@ -286,7 +314,7 @@ class PolicyRows:
 
     def let_go(self, model: str, policy: str, key: str, event_id: str) -> None:
         """Let go of one cause that was collected for a policy and key."""
-        self._tx.execute(sa.delete(_held).where(*_group(model, policy, key), _held.c.event_id == event_id))
+        self._tx.execute(_LET_GO, {"model": model, "policy": policy, "key": key, "event_id": event_id})
 
     def holds_of(self, event_id: str) -> list[tuple[str, str, str, PolicyState, int]]:
         """Return what holds an event: (model, policy, key, state, how many causes it holds). A window that only counts holds nothing."""
@@ -413,8 +441,7 @@ class PolicyRows:
 
     def look_again(self, stage: str) -> int:
         """Make due now what a stage holds until an instant that may have come nearer; return how many."""
-        statement = sa.update(_state).where(_state.c.due_at > self._tx.now, _state.c.stage == stage)
-        return self._tx.execute(statement.values(due_at=self._tx.now)).rowcount
+        return self._tx.execute(_LOOK_AGAIN, {"b_now": self._tx.now, "b_stage": stage}).rowcount
 
     def _unhelpful(self, policy: Policy, key: str) -> list[str]:
         """Return the ended runs of a policy and key that did not help, the newest first, since one that did or a person's word."""
@@ -473,11 +500,3 @@ def _cause_values(cause: Cause) -> dict[str, Any]:
         "time": cause.time,
         "emitted_by": cause.emitted_by,
     }
-
-
-def _place(model: str, policy: str, key: str) -> tuple[Any, ...]:
-    return (_state.c.model == model, _state.c.policy == policy, _state.c.key == key)
-
-
-def _group(model: str, policy: str, key: str) -> tuple[Any, ...]:
-    return (_held.c.model == model, _held.c.policy == policy, _held.c.key == key)

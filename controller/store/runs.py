@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
@@ -24,6 +25,7 @@ _attempt = schema.attempt
 _cause = schema.run_cause
 # Built once: building a statement costs as much as running it.
 _RUN = sa.select(_run).where(_run.c.id == sa.bindparam("run_id"))
+_LOCK_RUN = _RUN.with_for_update()  # SQLite has one writer anyway
 _OPEN_RUNS = (
     sa.select(_run)
     .where(_run.c.finished_at.is_(None), _run.c.state.in_(sa.bindparam("states", expanding=True)))
@@ -35,6 +37,7 @@ _OPEN_JOBS = (
     .order_by(_job.c.id)
 )
 _JOB = sa.select(_job).where(_job.c.id == sa.bindparam("job_id"))
+_LOCK_JOB = _JOB.with_for_update()
 _JOBS_OF_RUN = sa.select(_job).where(_job.c.run_id == sa.bindparam("run_id")).order_by(_job.c.id)
 _CAUSES = sa.select(_cause).where(_cause.c.run_id == sa.bindparam("run_id")).order_by(_cause.c.position)
 _LAST_CAUSE = sa.select(sa.func.coalesce(sa.func.max(_cause.c.position), 0)).where(
@@ -46,6 +49,15 @@ _EMITTERS = sa.select(_run.c.id, _run.c.model, _run.c.depth).where(
 _INSERT_RUN = sa.insert(_run)
 _INSERT_JOB = sa.insert(_job)
 _INSERT_ATTEMPT = sa.insert(_attempt)
+_INSERT_VERDICT = sa.insert(schema.verdict)
+_ATTEMPT = sa.select(_attempt).where(
+    _attempt.c.job_id == sa.bindparam("job_id"), _attempt.c.number == sa.bindparam("number")
+)
+_RESULTS = (
+    sa.select(schema.result)
+    .join(_job, _job.c.id == schema.result.c.job_id)
+    .where(_job.c.run_id == sa.bindparam("run_id"))
+)
 _SET_HANDLE = (
     sa.update(_attempt).where(_attempt.c.id == sa.bindparam("attempt_id")).values(handle=sa.bindparam("handle"))
 )
@@ -60,6 +72,17 @@ _ON_LAUNCHERS = (
         _job.c.state.in_(_WITH_LAUNCHERS),
     )
     .group_by(_attempt.c.launcher)
+)
+_WATCHED = (
+    sa.select(_job, _attempt, _run)
+    .join(
+        _attempt,
+        sa.and_(_attempt.c.job_id == _job.c.id, _attempt.c.number == _job.c.attempt),
+    )
+    .join(_run, _run.c.id == _job.c.run_id)
+    .where(_job.c.finished_at.is_(None), _job.c.state.in_(_WITH_LAUNCHERS))
+    .order_by(_job.c.id)
+    .set_label_style(sa.LABEL_STYLE_TABLENAME_PLUS_COL)
 )
 
 
@@ -114,7 +137,7 @@ class RunRows:
 
     def lock(self, run_id: str) -> Run | None:
         """Return one run as it is now, and keep others from changing it until this transaction ends."""
-        row = self._tx.execute(_RUN.with_for_update(), {"run_id": run_id}).first()  # SQLite has one writer anyway
+        row = self._tx.execute(_LOCK_RUN, {"run_id": run_id}).first()
         return None if row is None else record(Run, row)
 
     def get(self, run_id: str) -> Run | None:
@@ -154,7 +177,7 @@ class RunRows:
 
     def set(self, run_id: str, **values: Any) -> None:
         """Change columns of a run that are not its state."""
-        self._tx.execute(sa.update(_run).where(_run.c.id == run_id).values(**values))
+        self._tx.execute(_set_statement(_run, tuple(values)), {**values, "b_id": run_id})
 
     def add_job(self, run: Run, candidate: str, params: Mapping[str, Json]) -> Job:
         """Write a new job, PENDING, and return it."""
@@ -186,12 +209,12 @@ class RunRows:
 
     def get_job(self, job_id: str) -> Job | None:
         """Return one job."""
-        row = self._tx.execute(sa.select(_job).where(_job.c.id == job_id)).first()
+        row = self._tx.execute(_JOB, {"job_id": job_id}).first()
         return None if row is None else record(Job, row)
 
     def lock_job(self, job_id: str) -> Job | None:
         """Return one job as it is now, and keep others from changing it until this transaction ends."""
-        row = self._tx.execute(_JOB.with_for_update(), {"job_id": job_id}).first()  # SQLite has one writer anyway
+        row = self._tx.execute(_LOCK_JOB, {"job_id": job_id}).first()
         return None if row is None else record(Job, row)
 
     def move_job(
@@ -226,8 +249,7 @@ class RunRows:
 
     def attempt(self, job: Job) -> Attempt | None:
         """Return a job's present attempt; None before the first."""
-        statement = sa.select(_attempt).where(_attempt.c.job_id == job.id, _attempt.c.number == job.attempt)
-        row = self._tx.execute(statement).first()
+        row = self._tx.execute(_ATTEMPT, {"job_id": job.id, "number": job.attempt}).first()
         return None if row is None else record(Attempt, row)
 
     def attempts(self, job_id: str) -> list[Attempt]:
@@ -237,7 +259,7 @@ class RunRows:
 
     def set_attempt(self, attempt_id: str, **values: Any) -> None:
         """Change columns of an attempt."""
-        self._tx.execute(sa.update(_attempt).where(_attempt.c.id == attempt_id).values(**values))
+        self._tx.execute(_set_statement(_attempt, tuple(values)), {**values, "b_id": attempt_id})
 
     def set_handle(self, attempt_id: str, handle: Mapping[str, Json]) -> None:
         """Write what the launcher knows an attempt by."""
@@ -254,20 +276,9 @@ class RunRows:
 
     def watched(self) -> list[tuple[Job, Attempt, Run]]:
         """Return every job that a launcher has, or may have, with its present attempt and its run."""
-        statement = (
-            sa.select(_job, _attempt, _run)
-            .join(
-                _attempt,
-                sa.and_(_attempt.c.job_id == _job.c.id, _attempt.c.number == _job.c.attempt),
-            )
-            .join(_run, _run.c.id == _job.c.run_id)
-            .where(_job.c.finished_at.is_(None), _job.c.state.in_(_WITH_LAUNCHERS))
-            .order_by(_job.c.id)
-            .set_label_style(sa.LABEL_STYLE_TABLENAME_PLUS_COL)
-        )
         return [
             (_split(Job, row, "job"), _split(Attempt, row, "attempt"), _split(Run, row, "run"))
-            for row in self._tx.execute(statement)
+            for row in self._tx.execute(_WATCHED)
         ]
 
     def add_result(self, job_id: str, result: Result, digest: str) -> None:
@@ -295,10 +306,7 @@ class RunRows:
 
     def results(self, run_id: str) -> dict[str, Result]:
         """Return the results of a run's jobs, by job id."""
-        statement = (
-            sa.select(schema.result).join(_job, _job.c.id == schema.result.c.job_id).where(_job.c.run_id == run_id)
-        )
-        return {row.job_id: Result(**row.document) for row in self._tx.execute(statement)}
+        return {row.job_id: Result(**row.document) for row in self._tx.execute(_RESULTS, {"run_id": run_id})}
 
     def add_verdict(self, run_id: str, verdict: Verdict, champion_id: str | None) -> None:
         """Write what the gate said, once."""
@@ -311,7 +319,7 @@ class RunRows:
             "champion_id": champion_id,
             "at": self._tx.now,
         }
-        self._tx.execute(sa.insert(schema.verdict), row)
+        self._tx.execute(_INSERT_VERDICT, row)
 
     def verdict(self, run_id: str) -> Verdict | None:
         """Return what the gate said of a run."""
@@ -325,6 +333,16 @@ class RunRows:
         """Return when the next job's `due_at` is."""
         statement = sa.select(sa.func.min(_job.c.due_at)).where(_job.c.finished_at.is_(None))
         return self._tx.execute(statement).scalar()
+
+
+@lru_cache(maxsize=64)
+def _set_statement(table: sa.Table, columns: tuple[str, ...]) -> sa.Update:
+    """Return the update of these columns of one row."""
+    return (
+        sa.update(table)
+        .where(table.c.id == sa.bindparam("b_id"))
+        .values({column: sa.bindparam(column) for column in columns})
+    )
 
 
 def _split(cls: type[Any], row: Any, table: str) -> Any:

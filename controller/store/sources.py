@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
 from controller.core.model import Event, Json
 from controller.core.rhythm import Arrival, SourceStat
-from controller.store import schema
+from controller.store import dialect, schema
 from controller.store.rows import record
 
 if TYPE_CHECKING:
@@ -21,6 +22,12 @@ _stat = schema.source_stat
 _event = schema.event
 _letter = schema.dead_letter
 _COUNTS = ("stored", "duplicates", "dead", "refused")
+_ALL = sa.select(_stat)
+_ONE = _ALL.where(_stat.c.source == sa.bindparam("source"))
+# In one order, so that no two processes wait for each other.
+_LOCK = (
+    _ALL.where(_stat.c.source.in_(sa.bindparam("sources", expanding=True))).order_by(_stat.c.source).with_for_update()
+)
 # The state stands in the text, so that the partial index on it is used.
 _DEAD: sa.ColumnClause[str] = sa.literal_column("'DEAD'")
 _DEAD_LETTERS = (
@@ -35,6 +42,16 @@ _BURIED = (
 )
 
 
+@lru_cache(maxsize=2)
+def _save(name: str) -> Any:
+    """Return the statement that writes how sources are now."""
+    insert = dialect.insert(_stat, name)
+    names = (*_COUNTS, "last_event_id", "last_at", "arrivals", "silent_since", "quiet_seconds", "updated_at")
+    return insert.on_conflict_do_update(
+        index_elements=["source"], set_={column: insert.excluded[column] for column in names}
+    )
+
+
 class SourceRows:
     """How each source has been, within one transaction."""
 
@@ -43,11 +60,11 @@ class SourceRows:
 
     def all(self) -> dict[str, SourceStat]:
         """Return every source that was ever configured or heard, by name."""
-        return {row.source: _from_row(row) for row in self._tx.execute(sa.select(_stat))}
+        return {row.source: _from_row(row) for row in self._tx.execute(_ALL)}
 
     def get(self, source: str) -> SourceStat | None:
         """Return how one source has been."""
-        row = self._tx.execute(sa.select(_stat).where(_stat.c.source == source)).first()
+        row = self._tx.execute(_ONE, {"source": source}).first()
         return None if row is None else _from_row(row)
 
     def lock(self, sources: Collection[str]) -> dict[str, SourceStat]:
@@ -64,22 +81,12 @@ class SourceRows:
         return found
 
     def _locked(self, sources: Collection[str]) -> dict[str, SourceStat]:
-        # In one order, so that no two processes wait for each other.
-        statement = sa.select(_stat).where(_stat.c.source.in_(sources)).order_by(_stat.c.source).with_for_update()
-        return {row.source: _from_row(row) for row in self._tx.execute(statement)}
+        return {row.source: _from_row(row) for row in self._tx.execute(_LOCK, {"sources": list(sources)})}
 
     def save(self, stats: Sequence[SourceStat]) -> None:
         """Write how these sources are now; what was written of them before is replaced, but not `since`: lock them first."""
-        if not stats:
-            return
-        statement = self._tx.insert(_stat)
-        names = (*_COUNTS, "last_event_id", "last_at", "arrivals", "silent_since", "quiet_seconds", "updated_at")
-        self._tx.execute(
-            statement.on_conflict_do_update(
-                index_elements=["source"], set_={name: statement.excluded[name] for name in names}
-            ),
-            [self._row(stat) for stat in stats],
-        )
+        if stats:
+            self._tx.execute(_save(self._tx.dialect), [self._row(stat) for stat in stats])
 
     def last_event(self, source: str) -> Event | None:
         """Return the newest event of a source that was new; None when there is none, or it was pruned."""

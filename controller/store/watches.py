@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
@@ -39,6 +40,70 @@ _DUE = (
 )
 _NEXT_LOOK = sa.select(sa.func.min(_watch.c.look_at)).where(_IS_OPEN)
 _ONE = sa.select(_watch).where(_watch.c.id == sa.bindparam("watch_id"))
+_LOCK = _ONE.with_for_update()  # SQLite has one writer anyway
+_OF_ROLLBACK = sa.select(_watch).where(_watch.c.rollback_id == sa.bindparam("promotion_id"))
+_INSERT = sa.insert(_watch)
+_WAKE = (
+    sa.update(_watch).where(_IS_OPEN, _watch.c.model == sa.bindparam("b_model")).values(look_at=sa.bindparam("b_now"))
+)
+_ASKED_BY = (
+    sa.select(_decision.c.policy, _decision.c.key)
+    .where(_decision.c.run_id == sa.bindparam("run_id"), _decision.c.kind == "FIRE")
+    .order_by(_decision.c.id)
+)
+# SQLite prepares a statement anew each time that a number is bound in its LIMIT; so it stands in the text.
+_FIRST = sa.literal_column("1", sa.Integer)
+_CAUSES = (
+    sa.select(*(column if column.name != "data" else sa.null().label("data") for column in _event.c))
+    .join(_cause, _cause.c.event_id == _event.c.id)
+    .where(_cause.c.run_id == sa.bindparam("run_id"))
+    .order_by(_cause.c.position)
+    .limit(sa.bindparam("some", type_=sa.Integer, literal_execute=True))
+)
+_BY_A_PERSON = (
+    sa.select(_promotion)
+    .where(
+        _promotion.c.model == sa.bindparam("model"),
+        _promotion.c.id > sa.bindparam("promotion_id"),
+        _promotion.c.actor != "controller",
+    )
+    .order_by(_promotion.c.id)
+    .limit(_FIRST)
+)
+_PRESSED = (
+    sa.select(_act.c.actor, _act.c.verb, _act.c.at, _act.c.reason)
+    .where(
+        _act.c.target.in_(sa.bindparam("targets", expanding=True)),
+        _act.c.verb.in_(("pause", "resume")),
+        _act.c.at >= sa.bindparam("since"),
+    )
+    .order_by(_act.c.at, _act.c.id)  # by the id alone, SQLite reads all acts in their order
+    .limit(_FIRST)
+)
+_EVENTS_OF = sa.select(_cause.c.event_id).where(
+    _cause.c.run_id == sa.bindparam("run_id"), _cause.c.event_id.is_not(None)
+)
+_ROLLED_BACK_BEFORE = (
+    sa.select(_version.c.number)
+    .where(
+        _version.c.model == sa.bindparam("model"),
+        _version.c.state == "ROLLED_BACK",
+        _version.c.artifact_digest == sa.bindparam("artifact_digest"),
+        sa.exists().where(_cause.c.run_id == _version.c.run_id, _cause.c.event_id.in_(_EVENTS_OF)),
+    )
+    .order_by(_version.c.number.desc())
+    .limit(_FIRST)
+)
+
+
+@lru_cache(maxsize=32)
+def _set_statement(columns: tuple[str, ...]) -> sa.Update:
+    """Return the update of these columns of one open watch."""
+    return (
+        sa.update(_watch)
+        .where(_watch.c.id == sa.bindparam("b_id"), _IS_OPEN)
+        .values({column: sa.bindparam(column) for column in columns})
+    )
 
 
 class WatchRows:
@@ -87,7 +152,7 @@ class WatchRows:
             "opened_at": self._tx.now,
             "until": until,
         }
-        self._tx.execute(sa.insert(_watch), row)
+        self._tx.execute(_INSERT, row)
         self._tx.record(states.WATCH.name, watch_id, "", states.WATCH.initial, "promoted", "", "controller")
         return watch_id
 
@@ -110,7 +175,7 @@ class WatchRows:
 
     def lock(self, watch_id: str) -> Watching | None:
         """Return a watch as it is now, and keep others from changing it until this transaction ends."""
-        row = self._tx.execute(_ONE.with_for_update(), {"watch_id": watch_id}).first()  # SQLite has one writer anyway
+        row = self._tx.execute(_LOCK, {"watch_id": watch_id}).first()
         return None if row is None else record(Watching, row)
 
     def of_run(self, run_id: str) -> Watching | None:
@@ -120,16 +185,16 @@ class WatchRows:
 
     def of_rollback(self, promotion_id: str) -> Watching | None:
         """Return the watch that asked for a rollback; None for a rollback by hand."""
-        row = self._tx.execute(sa.select(_watch).where(_watch.c.rollback_id == promotion_id)).first()
+        row = self._tx.execute(_OF_ROLLBACK, {"promotion_id": promotion_id}).first()
         return None if row is None else record(Watching, row)
 
     def set(self, watch_id: str, **values: Any) -> None:
         """Change columns of an open watch that are not its state."""
-        self._tx.execute(sa.update(_watch).where(_watch.c.id == watch_id, _IS_OPEN).values(**values))
+        self._tx.execute(_set_statement(tuple(values)), {**values, "b_id": watch_id})
 
     def wake(self, model: str) -> None:
         """Have the open watches of a model looked at now: its champion changed."""
-        self._tx.execute(sa.update(_watch).where(_IS_OPEN, _watch.c.model == model).values(look_at=self._tx.now))
+        self._tx.execute(_WAKE, {"b_model": model, "b_now": self._tx.now})
 
     def end(self, watching: Watching, outcome: str, *, cause: str, reason: str, rollback_id: str | None = None) -> None:
         """Write the outcome, on the watch and on its run; raises `Conflict` when it is known already."""
@@ -150,24 +215,12 @@ class WatchRows:
 
     def asked_by(self, run_id: str) -> list[tuple[str, str]]:
         """Return (policy, key) of the decisions that led to a run, the first one first."""
-        statement = (
-            sa.select(_decision.c.policy, _decision.c.key)
-            .where(_decision.c.run_id == run_id, _decision.c.kind == "FIRE")
-            .order_by(_decision.c.id)
-        )
-        return list(dict.fromkeys((row.policy, row.key) for row in self._tx.execute(statement)))
+        found = self._tx.execute(_ASKED_BY, {"run_id": run_id})
+        return list(dict.fromkeys((row.policy, row.key) for row in found))
 
     def causes(self, run_id: str, limit: int) -> list[Event]:
         """Return the first events behind a run, without their data."""
-        data = [column if column.name != "data" else sa.null().label("data") for column in _event.c]
-        statement = (
-            sa.select(*data)
-            .join(_cause, _cause.c.event_id == _event.c.id)
-            .where(_cause.c.run_id == run_id)
-            .order_by(_cause.c.position)
-            .limit(limit)
-        )
-        return [record(Event, row) for row in self._tx.execute(statement)]
+        return [record(Event, row) for row in self._tx.execute(_CAUSES, {"run_id": run_id, "some": limit})]
 
     def episodes(self, ids: Sequence[str]) -> list[Episode]:
         """Return episodes by their ids."""
@@ -190,50 +243,20 @@ class WatchRows:
 
     def decided_by_a_person(self, watching: Watching) -> Promotion | None:
         """Return the first promotion, override, rollback or adoption of the model that a person asked for since this one."""
-        statement = (
-            sa.select(_promotion)
-            .where(
-                _promotion.c.model == watching.model,
-                _promotion.c.id > watching.promotion_id,
-                _promotion.c.actor != "controller",
-            )
-            .order_by(_promotion.c.id)
-            .limit(1)
-        )
-        row = self._tx.execute(statement).first()
+        since = {"model": watching.model, "promotion_id": watching.promotion_id}
+        row = self._tx.execute(_BY_A_PERSON, since).first()
         return None if row is None else record(Promotion, row)
 
     def pressed(self, watching: Watching) -> Mapping[str, Json] | None:
         """Return the first pause or resume since the promotion that concerns the run's policy, its model or everything."""
         targets = ("", watching.model, f"{watching.model}/{watching.policy}")
-        statement = (
-            sa.select(_act.c.actor, _act.c.verb, _act.c.at, _act.c.reason)
-            .where(
-                _act.c.target.in_(targets),
-                _act.c.verb.in_(("pause", "resume")),
-                _act.c.at >= watching.opened_at,
-            )
-            .order_by(_act.c.at, _act.c.id)  # by the id alone, SQLite reads all acts in their order
-            .limit(1)
-        )
-        row = self._tx.execute(statement).first()
+        row = self._tx.execute(_PRESSED, {"targets": targets, "since": watching.opened_at}).first()
         return None if row is None else {"actor": row.actor, "verb": row.verb, "at": row.at, "reason": row.reason}
 
     def rolled_back_before(self, run: Run, artifact_digest: str | None) -> int | None:
         """Return the number of a version with this very artifact that was rolled back and that one of the run's own events led to."""
         if artifact_digest is None:
             return None
-        mine = sa.select(_cause.c.event_id).where(_cause.c.run_id == run.id, _cause.c.event_id.is_not(None))
-        statement = (
-            sa.select(_version.c.number)
-            .where(
-                _version.c.model == run.model,
-                _version.c.state == "ROLLED_BACK",
-                _version.c.artifact_digest == artifact_digest,
-                sa.exists().where(_cause.c.run_id == _version.c.run_id, _cause.c.event_id.in_(mine)),
-            )
-            .order_by(_version.c.number.desc())
-            .limit(1)
-        )
-        number: int | None = self._tx.execute(statement).scalar()
+        mine = {"model": run.model, "artifact_digest": artifact_digest, "run_id": run.id}
+        number: int | None = self._tx.execute(_ROLLED_BACK_BEFORE, mine).scalar()
         return number

@@ -81,11 +81,24 @@ class Outcome:
     seconds: float
     #: For each death: the points that the next daemon reached before anything new was asked of it, until it died or went on.
     recoveries: tuple[frozenset[str], ...] = ()
+    #: Points of the case at which nobody died.
+    unreached: tuple[str, ...] = ()
 
     @property
     def was_in_recovery(self) -> bool:
         """Whether the last daemon that died was still clearing up what the one before had left."""
         return len(self.recoveries) > 1 and self.case.points[-1] in self.recoveries[-2]
+
+    @property
+    def passed_by(self) -> tuple[Case, ...]:
+        """Return what is left to try alone of a chain whose only trouble is that an earlier daemon of it had done the rest already."""
+        if (
+            len(self.case.points) == 1
+            or not self.problems
+            or any(not each.startswith(_NEVER) for each in self.problems)
+        ):
+            return ()
+        return tuple(Case(self.case.story, self.case.database, (point,)) for point in self.unreached)
 
     @property
     def was_passed_by(self) -> bool:
@@ -147,14 +160,17 @@ def crash(case: Case, undisturbed: Nominal, server: Server) -> Outcome:
     """Play a story on a fresh installation, with one daemon after the other killed where the case says."""
     began = time.monotonic()
     recoveries: tuple[frozenset[str], ...] = ()
+    unreached = case.points
     try:
-        wrong, recoveries = _crash(case, undisturbed, server)
+        wrong, recoveries, unreached = _crash(case, undisturbed, server)
     except Exception as error:  # noqa: BLE001 - one case that goes wrong is a line of the report
         wrong = [f"{type(error).__name__}: {error}"]
-    return Outcome(case, tuple(wrong), time.monotonic() - began, recoveries)
+    return Outcome(case, tuple(wrong), time.monotonic() - began, recoveries, unreached)
 
 
-def _crash(case: Case, undisturbed: Nominal, server: Server) -> tuple[list[str], tuple[frozenset[str], ...]]:
+def _crash(
+    case: Case, undisturbed: Nominal, server: Server
+) -> tuple[list[str], tuple[frozenset[str], ...], tuple[str, ...]]:
     first, *others = case.points
     with _installed(case.story, case.database, server) as there:
         there.successors = [{"RETRAIN_CRASH": point} for point in others]
@@ -168,13 +184,14 @@ def _crash(case: Case, undisturbed: Nominal, server: Server) -> tuple[list[str],
             wrong += [f"{name}: {end[name]} instead of {expected[name]}" for name in end if end[name] != expected[name]]
         except AssertionError as error:
             wrong = [str(error)]
+        unreached = case.points[len(there.deaths) :]
         if there.deaths != list(case.points):
-            wrong.append(f"{_NEVER}: {', '.join(case.points[len(there.deaths) :])}")
+            wrong.append(f"{_NEVER}: {', '.join(unreached)}")
         if wrong and (keep := os.environ.get("RETRAIN_KEEP")):
             kept = Path(keep) / f"{case.database}-{case.story}-{'-'.join(case.points)}"
             ignored = shutil.ignore_patterns("*.sock")
             shutil.copytree(there.folder, kept, symlinks=True, ignore=ignored, dirs_exist_ok=True)
-        return wrong, recoveries_in(_trace(there))
+        return wrong, recoveries_in(_trace(there)), unreached
 
 
 def recoveries_in(lines: Sequence[str]) -> tuple[frozenset[str], ...]:

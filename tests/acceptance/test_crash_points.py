@@ -95,6 +95,10 @@ def test_G03_the_end_is_the_same_whenever_the_daemon_dies(
     cases = chained(alternating(first_runs(undisturbed)), undisturbed, links=LINKS)
 
     outcomes = crash_all(cases, undisturbed, lambda: postgres_server)
+    # What a clock brings, an earlier daemon of the chain may have done already.
+    alone = [case for outcome in outcomes for case in outcome.passed_by]
+    outcomes = [each for each in outcomes if not each.passed_by]
+    outcomes += crash_all(alone, undisturbed, lambda: postgres_server)
 
     assert sum(len(outcome.case.points) for outcome in outcomes) > 100, (
         "fewer points than there were: the trace is broken"

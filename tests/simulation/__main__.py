@@ -6,6 +6,7 @@ import argparse
 import json
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
 from itertools import islice
 from pathlib import Path
 
@@ -25,7 +26,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Do what is asked; return 1 when an invariant does not hold, or a mutant is not caught."""
     options = _parse(arguments)
     if options.mutants is not None:
-        return _catch(options.mutants or list(MUTANTS))
+        return _catch(options.mutants or list(MUTANTS), jobs=options.jobs)
     if options.seed is not None:
         with theatre() as stage:
             report = stage.play(options.seed, verbose=options.verbose)
@@ -55,15 +56,20 @@ def _campaign(count: int, *, jobs: int, log: Path | None, since: int) -> int:
     return int(failed > 0)
 
 
-def _catch(names: list[str]) -> int:
+def _catch(names: list[str], *, jobs: int) -> int:
     """Look for the first seeds that catch each mutant, and pass without it; keep them."""
     caught = read_caught()
-    with theatre() as stage:
-        for name in names:
-            caught[name] = list(islice(_seeds_that_catch(stage, name), KEPT))
-            print(f"{name}: {caught[name] or 'not caught'}", flush=True)  # noqa: T201
+    with ProcessPoolExecutor(jobs) as pool:
+        for name, seeds in zip(names, pool.map(_seeds_for, names), strict=True):
+            caught[name] = seeds
+            print(f"{name}: {seeds or 'not caught'}", flush=True)  # noqa: T201
             CAUGHT.write_text(json.dumps(caught, indent=2, sort_keys=True) + "\n")
     return int(any(not caught.get(name) for name in names))
+
+
+def _seeds_for(name: str) -> list[int]:
+    with theatre() as stage:
+        return list(islice(_seeds_that_catch(stage, name), KEPT))
 
 
 def _seeds_that_catch(stage: Theatre, name: str) -> Iterator[int]:

@@ -15,12 +15,11 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from controller import daemon
 from controller.core import supervise as supervision
 from controller.core.model import Receipt
 from controller.core.replica import Holding
 from controller.core.supervise import Supervision, after_failure
-from controller.engine import dispatcher, gatekeeper, lease, monitor, training
+from controller.engine import dispatcher, gatekeeper, inbox, lease, loop_thread, monitor, training
 from controller.engine.crew import Crew
 from controller.engine.desk import Desk
 from controller.engine.dispatcher import Dispatcher, _not_started, _Round, _Said
@@ -273,7 +272,7 @@ def _no_bell_and_no_sweep(stack: contextlib.ExitStack) -> None:
         ring(self, *(loop for loop in loops if loop != "evaluator"))
 
     _put(stack, Bells, "ring", silent)
-    _put(stack, daemon, "SWEEP", timedelta(days=365))
+    _put(stack, loop_thread, "SWEEP", timedelta(days=365))
 
 
 # ---------------------------------------------------------------------------------------------------- deciding
@@ -543,6 +542,8 @@ def _promotion_not_read_back(stack: contextlib.ExitStack) -> None:
     "The id of a schedule's event is made when it fires, not of the instant it stands for.", issue="oban-bg/oban#1488"
 )
 def _cron_id_without_its_instant(stack: contextlib.ExitStack) -> None:
+    # What a former leader still reads is refused since; its ids would have made it harmless anyway.
+    _put(stack, inbox, "_by_term", lambda tx, group: (group, ()))
     event = cron.CronSource._event
 
     def anew(self: Any, instant: Any, now: Any, memory: Any) -> Any:

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
-from controller import daemon
 from controller.clock import Ids
 from controller.config import Config, load_config, reload_config
 from controller.core.model import REPLICA_ID, Receipt
 from controller.core.replica import Replica
+from controller.engine import loop_thread
 from controller.engine.crew import Crew
 from controller.engine.lease import RENEW, TTL, Lease
 from controller.engine.lease import Process as Told
@@ -257,7 +257,7 @@ _SPINS = 100
 
 
 def _sweep() -> int:
-    return int(daemon.SWEEP.total_seconds() * SECOND)
+    return int(loop_thread.SWEEP.total_seconds() * SECOND)
 
 
 class _Kept:
