@@ -140,6 +140,12 @@ class World:
         self.committed = 0
         #: Attempts whose launch may still arrive.
         self.underway: dict[str, int] = defaultdict(int)
+        #: Until then the launcher's far side answers nobody.
+        self.silent_until = 0
+
+    def is_silent(self) -> bool:
+        """Say whether the launcher's far side answers nobody now."""
+        return not self.weather.calm and self.now() < self.silent_until
 
     def strikes(self, place: str, *kinds: str) -> str | None:
         """Return what goes wrong at a place of the far side."""
@@ -301,11 +307,15 @@ class Launcher:
     def launch(self, order: Order) -> Handle:
         """Start an attempt, or lose the request or the answer."""
         world = self._world
+        if world.is_silent():
+            raise TimeoutError("no answer from the launcher")
         struck = world.strikes("far.launch", *self._troubles())
         if struck == "launch refused":
             raise RetryLater("the launcher is full")
         if struck == "launch impossible":
             raise GiveUp("the launcher refuses this for good")
+        if struck in ("launch request lost", "launch answer lost", "launch late") and world.weather.pick(2):
+            world.silent_until = world.now() + world.weather.span(1, 20)  # the way there is broken, not only this call
         if struck == "launch request lost":
             raise TimeoutError("no answer from the launcher")
         if struck == "launch late":
@@ -329,14 +339,14 @@ class Launcher:
 
     def find(self, order: Order) -> Handle | None:
         """Look an attempt up."""
-        if self._world.strikes("far.find", "find fails"):
+        if self._world.strikes("far.find", "find fails") or self._world.is_silent():
             raise RetryLater("the launcher does not answer")
         job = self._world.jobs.get(order.attempt_id)
         return None if job is None else {"name": job.name}
 
     def observe(self, handle: Handle) -> Observation:
         """Say how a job is."""
-        if self._world.strikes("far.observe", "look fails"):
+        if self._world.strikes("far.observe", "look fails") or self._world.is_silent():
             raise RetryLater("the launcher does not answer")
         job = self._job(handle)
         return Observation(state=job.state, reason=job.reason)
