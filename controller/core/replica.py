@@ -74,4 +74,4 @@ def newer_configuration(mine: Replica, others: Iterable[Replica], now: datetime)
 def outranks(other: Replica, mine: Replica) -> bool:
     """Say whether another replica's configuration counts before ours."""
     rank, our_rank = (other.config_at, other.config_version), (mine.config_at, mine.config_version)
-    return other.config_version != mine.config_version and rank > our_rank
+    return other.id != mine.id and other.config_version != mine.config_version and rank > our_rank

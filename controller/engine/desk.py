@@ -247,7 +247,7 @@ class Desk:
             raise Conflict(
                 f"launcher {attempt.launcher!r} cannot be asked now: {error}", hint="try again when it answers"
             ) from error
-        except Exception as error:
+        except Exception as error:  # whatever a plugin raises over what a person typed
             raise InvalidInput(
                 f"{dump_json(handle)} is no handle that launcher {attempt.launcher!r} takes: {error!r}",
                 hint="see how the handles of its other jobs look: `retrainctl runs show RUN -o json`",

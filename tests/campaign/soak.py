@@ -8,7 +8,7 @@ growth, so in the other half nothing kills it: it is stopped for seconds, its da
 changed and broken, it is flooded. Every ten seconds its memory, descriptors, threads, children and files are measured.
 
 What counts is the last two thirds of that half, when caches and pools are full.
-SQLite keeps up to 16 MiB of pages for every connection, so a small database that grows looks like a process that does: a hundred thousand
+SQLite keeps up to 4 MiB of pages for every connection, so a small database that grows looks like a process that does: a hundred thousand
 events are stored before it begins.
 Memory may rise there by at most `RISE` of itself, by the middle of the slopes of all pairs of samples (Theil and Sen), so that a burst does
 not decide it; the same slope is told for an hour. It is no proof of less than one per cent an hour: half an hour cannot give one.

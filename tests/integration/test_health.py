@@ -31,9 +31,9 @@ _CONFIG = {
 
 @pytest.fixture
 def daemon(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Daemon]:
-    """A running daemon whose loops count as blocked after half a second beyond their sweep."""
-    monkeypatch.setattr(daemon_module, "BLOCKED_AFTER", 1.5)
-    monkeypatch.setattr(loop_thread, "BLOCKED_AFTER", 1.5)
+    """A running daemon whose loops count as blocked after three seconds."""
+    monkeypatch.setattr(daemon_module, "BLOCKED_AFTER", 3.0)
+    monkeypatch.setattr(loop_thread, "BLOCKED_AFTER", 3.0)
     monkeypatch.setattr(loop_thread, "PATIENT_LOOPS", {})
     monkeypatch.setattr(daemon_module, "SWEEP", daemon_module.SWEEP / 20)
     monkeypatch.setattr(health, "LOOK_EVERY", 0.05)
@@ -77,7 +77,8 @@ def blocked(daemon: Daemon, part: str) -> list[dict[str, Any]]:
     return [fields for fields in logged(daemon, "health.blocked") if fields["part_name"] == part]
 
 
-def wait_for(free: threading.Event) -> None:
+def hang(reached: threading.Event, free: threading.Event) -> None:
+    reached.set()
     free.wait(30)
 
 
@@ -90,13 +91,14 @@ def test_G07_a_loop_that_blocks_is_named_and_the_watchdog_starves(
 ) -> None:
     """Life is the minimum over all loops; where every thread stood is logged once, and it lives again when the loop comes back (LC-02)."""
     wait_until(lambda: "WATCHDOG=1" in watchdog(), what="the watchdog's food")
-    free = threading.Event()
-    arm("transaction.inbox.before_commit", lambda _: wait_for(free))
+    reached, free = threading.Event(), threading.Event()
+    arm("transaction.inbox.before_commit", lambda _: hang(reached, free))
     send(daemon)
+    assert reached.wait(10)
     wait_until(lambda: blocked(daemon, "inbox"), what="the line")
     watchdog()
 
-    wait_until(lambda: daemon.report()["loops"]["inbox"]["age_seconds"] > 2.0, what="some more looks")
+    wait_until(lambda: daemon.report()["loops"]["inbox"]["age_seconds"] > 3.5, what="some more looks")
     report = daemon.report()
 
     assert "WATCHDOG=1" not in watchdog()
@@ -132,7 +134,7 @@ def test_G07_a_loop_that_dies_ends_the_process(daemon: Daemon) -> None:
 def test_G07_an_api_that_blocks_is_noticed(daemon: Daemon) -> None:
     """The thread that answers requests is asked for an answer like any loop (LC-02)."""
     free = threading.Event()
-    daemon._server.call(lambda: wait_for(free))
+    daemon._server.call(lambda: free.wait(30))
 
     wait_until(lambda: not daemon.report()["live"], what="the blocked API")
 
