@@ -20,6 +20,7 @@ from typing import Any, Literal
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.dialects.sqlite.pysqlite import SQLiteDialect_pysqlite
 from sqlalchemy.types import TypeDecorator
 
 from controller.errors import StoreError
@@ -30,6 +31,31 @@ _MICROSECOND = timedelta(microseconds=1)
 #: From this version on SQLite's write-ahead log cannot lose pages when one connection writes while another checkpoints
 #: (the "WAL-reset" bug of 3.7.0 to 3.51.2).
 SAFE_WAL = (3, 51, 3)
+
+
+class SQLiteReader(SQLiteDialect_pysqlite):
+    """SQLite without the driver's own transactions (isolation_level=None): we say BEGIN.
+
+    A listener for that would cost every statement a look whether somebody listens.
+    """
+
+    supports_statement_cache = True
+    begin = "BEGIN"
+
+    def do_begin(self, dbapi_connection: Any) -> None:
+        """Begin a transaction."""
+        dbapi_connection.execute(self.begin)
+
+
+class SQLiteWriter(SQLiteReader):
+    """The same for a writer: it waits for its turn here, and not in the middle of its work."""
+
+    supports_statement_cache = True
+    begin = "BEGIN IMMEDIATE"
+
+
+sa.dialects.registry.register("sqlite.retrain_reader", __name__, SQLiteReader.__name__)
+sa.dialects.registry.register("sqlite.retrain_writer", __name__, SQLiteWriter.__name__)
 
 
 class Instant(TypeDecorator[datetime]):
@@ -123,11 +149,11 @@ def insert(table: sa.Table, dialect: str) -> Any:
     return sqlite.insert(table) if dialect == "sqlite" else postgresql.insert(table)
 
 
-def reading_options(dialect: str) -> dict[str, Any]:
-    """Return the options of a connection that reads: one state of the database for the whole transaction."""
-    if dialect == "sqlite":
-        return {"reads": True}
-    return {"isolation_level": "REPEATABLE READ"}
+def make_reader(engine: sa.Engine) -> sa.Engine:
+    """Return an engine on the same connections for what only reads: one state of the database for the whole transaction."""
+    if engine.dialect.name == "sqlite":
+        return sa.create_engine("sqlite+retrain_reader://", module=sqlite_module(), pool=engine.pool)
+    return engine.execution_options(isolation_level="REPEATABLE READ")
 
 
 @dataclass(frozen=True, slots=True)
@@ -272,16 +298,13 @@ def _sqlite_engine(url: sa.URL, *, readonly: bool) -> sa.Engine:
         connection.execute("PRAGMA cache_size=-4000")
         return connection
 
-    engine = sa.create_engine(
-        "sqlite://",
+    return sa.create_engine(
+        "sqlite+retrain_writer://",
         module=module,
         creator=connect,
         poolclass=sa.StaticPool if memory else sa.QueuePool,
         **({} if memory else {"pool_size": 5, "max_overflow": 15}),
     )
-    # The driver's own transaction handling is off (isolation_level=None): we say BEGIN ourselves, IMMEDIATE for a writer.
-    sa.event.listen(engine, "begin", lambda connection: connection.exec_driver_sql(_begin(connection)))
-    return engine
 
 
 def _make_file(path: str) -> None:
@@ -294,10 +317,6 @@ def _make_file(path: str) -> None:
             f"the database {path!r} cannot be written: {error.strerror or error}",
             hint="give its folder to the daemon's user, or set `store:` to another place",
         ) from error
-
-
-def _begin(connection: sa.Connection) -> str:
-    return "BEGIN" if connection.get_execution_options().get("reads") else "BEGIN IMMEDIATE"
 
 
 def escaped(path: str) -> str:

@@ -73,7 +73,7 @@ class Store:
         self.engine = dialect.make_engine(url, readonly=readonly, answered=self._note_answer)
         #: SQLite's file as it was opened; None for a server, and in memory.
         self.file = place.opened(url.database) if self.dialect == "sqlite" else None
-        self._reader = self.engine.execution_options(**dialect.reading_options(self.dialect))
+        self._reader = dialect.make_reader(self.engine)
         #: SQLite writes one transaction at a time; waiting here is fairer and quicker than its busy handler.
         self._writing = threading.Lock() if self.dialect == "sqlite" else None
         #: Why nothing may be written any more; None while all is well.

@@ -33,6 +33,7 @@ from tests.factories import (
     make_state,
     minutes,
 )
+from tests.statements import deafen, listen
 
 ROWS = 2000
 #: Tables that grow with the past.
@@ -273,7 +274,7 @@ def plans(store: Store, ask: Callable[[Transaction], Any]) -> list[tuple[str, st
             lines = connection.connection.cursor().execute(f"{prefix} {statement}", one).fetchall()
             found.append((statement, "\n".join(str(line[-1]) for line in lines)))
 
-    sa.event.listen(store.engine, "before_cursor_execute", explain)
+    listen(store, explain)
     try:
         with store.engine.connect() as connection, connection.begin() as transaction:
             if store.dialect == "postgresql":
@@ -282,7 +283,7 @@ def plans(store: Store, ask: Callable[[Transaction], Any]) -> list[tuple[str, st
             ask(Transaction(connection, store, now=NOON))
             transaction.rollback()
     finally:
-        sa.event.remove(store.engine, "before_cursor_execute", explain)
+        deafen(store, explain)
     return found
 
 

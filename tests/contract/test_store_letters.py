@@ -17,6 +17,7 @@ from controller.store.letter_views import LetterViews, find_letter, newest_id, s
 from controller.store.letters import LEFT_OUT, MAX_META, Buried, Letter
 from controller.testing import ManualClock
 from tests.factories import NOON, make_ids, make_new_event, minutes
+from tests.statements import listen
 
 POISON = b'\x00\xff{"a": "\x00\xed\xa0\x80"'
 
@@ -426,7 +427,7 @@ def test_what_is_asked_often_uses_an_index(store: Store, question: Callable[[Any
     if store.dialect != "sqlite":
         pytest.skip("SQLite's planner speaks for both: the indexes are the same")
     seen: list[tuple[str, Any]] = []
-    sa.event.listen(store.engine, "before_cursor_execute", lambda *a: seen.append((a[2], a[3])))
+    listen(store, lambda *a: seen.append((a[2], a[3])))
     with store.transaction("ask") as tx:
         question(tx)
         selects = [

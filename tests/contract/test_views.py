@@ -7,13 +7,13 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-import sqlalchemy as sa
 from pydantic import TypeAdapter
 
 from controller.core import shapes
 from controller.errors import Conflict, NotFound
 from controller.store.views import Views
 from controller.testing.fakes import ManualClock
+from tests.statements import listen
 from tests.story import MODEL, Story, open_store, tell
 
 
@@ -204,13 +204,12 @@ def test_answers_are_json_of_the_documented_shape(story: Story, views: Views) ->
 
 def test_every_question_goes_along_an_index(story: Story, views: Views) -> None:
     """No question reads a table that grows from end to end (asked of SQLite's planner)."""
-    engine = story.store.engine
+    engine = story.store._reader
     if engine.dialect.name != "sqlite":
         pytest.skip("SQLite's planner speaks for both: the indexes are the same")
     asked: list[tuple[str, Any]] = []
-    sa.event.listen(
-        engine,
-        "before_cursor_execute",
+    listen(
+        story.store,
         lambda c, cursor, sql, parameters, context, many: asked.append((sql, parameters)),
     )
     views.status()

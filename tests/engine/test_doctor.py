@@ -18,6 +18,7 @@ from controller.errors import InvalidInput, StoreBusy
 from controller.ports import Batch
 from controller.store import schema
 from tests.engine.house import House
+from tests.statements import deafen, listen
 
 HOUR = 3600
 DAILY: dict[str, Any] = {"type": "cron", "schedule": "0 3 * * *"}
@@ -95,9 +96,9 @@ def writes(ward: Ward) -> Iterator[list[str]]:
         if statement.startswith(("INSERT", "UPDATE", "DELETE")):
             found.append(statement)
 
-    sa.event.listen(ward.house.store.engine, "before_cursor_execute", note)
+    listen(ward.house.store, note)
     yield found
-    sa.event.remove(ward.house.store.engine, "before_cursor_execute", note)
+    deafen(ward.house.store, note)
 
 
 # --------------------------------------------------------------------------------------------------------- counting
@@ -164,7 +165,7 @@ def test_an_idle_daemon_writes_nothing(make_house: Callable[..., House]) -> None
     """Without an event and without `expect_every` nothing is written, however long it lasts."""
     ward = Ward(make_house(sources={"bus": DAILY}))
     statements: list[str] = []
-    sa.event.listen(ward.house.store.engine, "before_cursor_execute", lambda *given: statements.append(given[2]))
+    listen(ward.house.store, lambda *given: statements.append(given[2]))
     ward.listen(HOUR)
 
     assert [each for each in statements if not each.startswith(("SELECT", "BEGIN", "COMMIT"))] == []

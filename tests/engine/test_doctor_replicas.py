@@ -29,6 +29,7 @@ from controller.store.rows import record
 from controller.telemetry import Metrics
 from controller.testing import ManualClock, RecordingLog, SeededRandom
 from tests.factories import make_replica
+from tests.statements import listen
 
 #: Something is expected of both every two minutes: what is pushed comes to any replica, a schedule runs where it leads.
 SOURCES: Mapping[str, Any] = {
@@ -389,7 +390,7 @@ def test_a_replica_alone_reads_nothing_while_idle(pair: Pair) -> None:
     alone.clock.advance(STEP)
     alone.look()
     found: list[str] = []
-    sa.event.listen(alone.store.engine, "before_cursor_execute", lambda *given: found.append(given[2]))
+    listen(alone.store, lambda *given: found.append(given[2]))
     for _ in range(6):
         alone.clock.advance(STEP)
         alone.doctor.tick(alone.clock.now())
@@ -401,7 +402,7 @@ def test_only_the_leader_writes_that_it_listens(pair: Pair) -> None:
     """A follower that hears nothing writes nothing."""
     pair.listen(30)
     found: list[str] = []
-    sa.event.listen(pair.second.store.engine, "before_cursor_execute", lambda *given: found.append(given[2]))
+    listen(pair.second.store, lambda *given: found.append(given[2]))
     pair.listen(90)
 
     assert [each for each in found if "source_stat" in each and not each.startswith("SELECT")] == []

@@ -19,6 +19,7 @@ from controller.store import schema
 from controller.store.views import Views
 from tests.engine.house import House
 from tests.factories import make_mark
+from tests.statements import listen
 
 MakeHouse = Callable[..., House]
 
@@ -172,7 +173,7 @@ def test_sources_of_one_dedup_domain_share_their_episodes(make_house: MakeHouse)
 def test_events_without_an_episode_ask_nothing_of_it(alerts: House) -> None:
     """Most events are edges: deciding on them costs no statement more."""
     asked: list[str] = []
-    sa.event.listen(alerts.store.engine, "before_cursor_execute", lambda *call: asked.append(call[2]))
+    listen(alerts.store, lambda *call: asked.append(call[2]))
     alerts.send("alert.HighDrift")
     alerts.send("other")
     alerts.settle()

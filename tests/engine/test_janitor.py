@@ -7,10 +7,10 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-import sqlalchemy as sa
 
 from controller.engine.janitor import EVERY, Janitor
 from tests.engine.house import House
+from tests.statements import listen
 
 
 @pytest.fixture
@@ -46,9 +46,7 @@ def test_an_idle_janitor_does_not_look_through_the_models(full: House) -> None:
     janitor = Janitor(full.runtime)
     janitor.tick(full.clock.now())
     asked: list[str] = []
-    sa.event.listen(
-        full.store.engine, "before_cursor_execute", lambda connection, cursor, statement, *more: asked.append(statement)
-    )
+    listen(full.store, lambda connection, cursor, statement, *more: asked.append(statement))
 
     full.clock.advance(timedelta(seconds=10))
     janitor.tick(full.clock.now())

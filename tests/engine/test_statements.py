@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import sqlalchemy as sa
 
 from controller.core.model import DeadLetter, LedgerEntry, NewEvent
 from controller.engine.doctor import Doctor
@@ -24,6 +23,7 @@ from tests.contract.test_query_plans import fill, scans
 from tests.engine.house import House
 from tests.engine.watching import WATCH, fire
 from tests.factories import NOON, make_ids
+from tests.statements import listen
 
 MINUTE = timedelta(minutes=1)
 #: A policy of every kind that remembers, holds or counts.
@@ -67,7 +67,7 @@ def with_tables(url: str) -> None:
     store.close()
 
 
-def listen(house: House) -> dict[str, Any]:
+def overhear(house: House) -> dict[str, Any]:
     """Write down each statement that is executed from now on, with the parameters of its first execution."""
     heard: dict[str, Any] = {}
 
@@ -75,7 +75,7 @@ def listen(house: House) -> dict[str, Any]:
         if statement.lstrip().startswith(("SELECT", "UPDATE", "DELETE", "INSERT", "WITH")):
             heard.setdefault(statement, parameters[0] if many else parameters)
 
-    sa.event.listen(house.store.engine, "before_cursor_execute", hear)
+    listen(house.store, hear)
     return heard
 
 
@@ -137,7 +137,7 @@ def plan_of(house: House, statement: str, parameters: Any) -> str:
 
 def test_every_statement_of_the_loops_finds_its_rows_by_an_index(old_house: House) -> None:
     """No statement that a loop executes reads a table that grows with the past from end to end."""
-    heard = listen(old_house)
+    heard = overhear(old_house)
     live(old_house)
 
     whole = {
