@@ -346,7 +346,10 @@ class Launcher(Protocol):
     local: ClassVar[bool]
 
     def slots(self) -> int | None:
-        """Return how many jobs may be with this launcher at once; None for no limit."""
+        """Return how many jobs may be with this launcher at once; None for no limit.
+
+        Asked at most once a second. While it raises, what it said last counts, and before its first answer no job of its is launched.
+        """
         ...
 
     def launch(self, order: Order) -> Handle:

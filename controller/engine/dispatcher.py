@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -27,6 +27,7 @@ from controller.core.template import fill
 from controller.engine.folders import Folders
 from controller.engine.orders import Brief, lay_out, order_of, read, scope_of
 from controller.engine.owners import NEVER_SEEN, RELEASED, gone_for
+from controller.engine.rooms import Rooms
 from controller.engine.runtime import Runtime, Ticked, notify_people
 from controller.engine.training import close_training, nobody_knows
 from controller.errors import Conflict, ExpressionError, GiveUp, PluginError, RetryLater
@@ -41,8 +42,6 @@ LOOK_AGAIN, LOOK_AGAIN_LONGEST = timedelta(seconds=2), timedelta(seconds=30)
 SETTLE = timedelta(seconds=30)
 #: What is still unclear after this long is given up: a person is asked, or it has failed where it is surely not there.
 PATIENCE = timedelta(minutes=15)
-#: A launcher is asked at most this often how many jobs it takes.
-ASK_ROOM = timedelta(seconds=1)
 #: A run's slot is held by these states of other runs.
 _HOLDING = ("TRAINING", "JUDGING", "PROMOTING")
 
@@ -88,20 +87,6 @@ class _Unclear:
     reason: str = "nobody was there for the launcher's answer"
 
 
-@dataclass(frozen=True, slots=True)
-class _Room:
-    """How many jobs a launcher takes at once."""
-
-    #: Who was asked; None: there is no such launcher.
-    launcher: Launcher | None
-    #: Monotonic seconds.
-    at: float
-    #: None for no limit.
-    jobs: int | None
-    #: Whether it could not say: it is asked again soon.
-    is_guessed: bool = False
-
-
 class Dispatcher:
     """The loop that starts runs and launches jobs. It lives as long as a term."""
 
@@ -114,13 +99,13 @@ class Dispatcher:
         self._uncalled: set[str] = set()
         self._said: dict[str, _Said] = {}
         self._unclear: dict[str, _Unclear] = {}
-        self._rooms: dict[str, _Room] = {}
+        self._rooms = Rooms(runtime, self.name)
 
     def tick(self, now: datetime) -> Ticked:
         """Start what may start, launch what is due, and clear up what an earlier tick or process left LAUNCHING."""
-        self._ask_rooms(self._rooms or {spec.training.launcher for spec in self._runtime.config.models.values()})
+        self._rooms.ask()
         with self._runtime.store.transaction("dispatch") as tx:
-            round_ = _Round(self._runtime, tx, {name: room.jobs for name, room in self._rooms.items()})
+            round_ = _Round(self._runtime, tx, self._rooms.jobs)
             waits_until = round_.start_runs()
             intents, next_at = round_.intend()
             next_at = min(filter(None, (next_at, waits_until)), default=None)
@@ -139,33 +124,11 @@ class Dispatcher:
             self._runtime.bells.ring("evaluator", "outbox")
         with contextlib.suppress(OSError):  # a full disk, say: the launch that needs a folder tells of it
             self._folders.prepare()
-        self._ask_rooms(round_.unasked)
-        if any(room.is_guessed for room in self._rooms.values()):
+        self._rooms.ask(round_.unasked)
+        if self._rooms.are_guessed:
             again_at = self._runtime.clock.now() + LOOK_AGAIN
             next_at = again_at if next_at is None else min(next_at, again_at)
         return Ticked(worked=round_.started + settled, next_at=next_at, again=bool(round_.unasked))
-
-    def _ask_rooms(self, launchers: Collection[str]) -> None:
-        """Ask launchers how many jobs they take, unless they said so just now; outside of any transaction, for it may take long."""
-        for name in list(launchers):
-            self._rooms[name] = self._ask_room(name, self._rooms.get(name))
-
-    def _ask_room(self, name: str, said: _Room | None) -> _Room:
-        now = self._runtime.clock.monotonic()
-        try:
-            launcher = self._runtime.launcher(name)
-        except PluginError:  # the launch will say so, and end this job alone
-            return _Room(None, now, None)
-        if said is not None and said.launcher is launcher and now - said.at < ASK_ROOM.total_seconds():
-            return said
-        try:
-            jobs = launcher.slots()
-        except Exception as error:  # noqa: BLE001 - one that cannot say must not keep the others from their jobs
-            reason = f"launcher {name!r} does not say how many jobs it takes: {error!r}"
-            self._runtime.complaints.set(self.name, f"room of {name}", reason, code="loop.entity")
-            return _Room(launcher, now, 0 if said is None else said.jobs, is_guessed=True)
-        self._runtime.complaints.set(self.name, f"room of {name}", None)
-        return _Room(launcher, now, jobs)
 
     def _keep(self, launching: set[str]) -> None:
         """Forget what is no longer LAUNCHING."""
