@@ -70,6 +70,7 @@ def test_the_cases_hold() -> None:
     assert text.endswith("7 passed\n")
 
 
+@pytest.mark.timeout(240)
 def test_the_events_are_what_the_data_say(tmp_path: Path) -> None:
     """`history.py` makes the file anew; a score may differ in its last digit on another machine."""
     made = subprocess.run([sys.executable, "history.py"], cwd=FLIGHTS, check=True, capture_output=True, text=True)

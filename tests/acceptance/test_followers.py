@@ -21,7 +21,7 @@ from controller.store import schema
 from tests.acceptance.harness import ROOT, DaemonGone, Installation
 from tests.postgres import PostgresServer
 
-pytestmark = pytest.mark.postgresql
+pytestmark = [pytest.mark.postgresql, pytest.mark.timeout(150)]
 
 #: The job waits while the file `wait` is there, and reports.
 _JOB = r"""
